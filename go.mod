@@ -1,0 +1,3 @@
+module github.com/lucid-containers/lucid
+
+go 1.26
