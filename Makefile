@@ -1,0 +1,62 @@
+# Targets are documented where they stand; `make help` prints them.
+# Each does all it needs: nothing has to be made by hand first.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+GO          ?= go
+PREFIX      ?= /usr/local
+CACHE       := $(or $(LUCID_CACHE),$(XDG_CACHE_HOME),$(HOME)/.cache)
+GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+VERSION     := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS     := -s -w -X main.commit=$(VERSION)
+FUZZTIME    ?= 10m
+
+export CGO_ENABLED := 0
+
+.DEFAULT_GOAL := all
+.PHONY: all help bin demo test unit lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
+
+all: bin guest/out/vmlinux guest/out/initramfs.cpio ## binaries into bin/, kernel and initramfs into guest/out/
+
+help: ## this list
+	@grep -hE '^[a-z][a-z0-9/.-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
+
+bin: bin/lucid bin/lucid-agent ## the Go binaries
+
+bin/%: FORCE
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags='$(LDFLAGS)' -o $@ ./cmd/$*
+
+-include guest/guest.mk
+-include test/lab/lab.mk
+
+demo: all ## a real Debian container in a VM on this machine's /dev/kvm
+	$(GO) run ./test/demo
+
+test: lint unit e2e ## everything that CI runs
+
+lint: ## gofumpt, go vet, staticcheck
+	@out=$$($(GO) run $(GOFUMPT) -l .); if [ -n "$$out" ]; then echo "gofumpt: not formatted (fix: go run $(GOFUMPT) -w .):"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+unit: ## unit tests and the import rules, under -race
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+
+e2e: all ## end to end: in the lab, and on this machine's /dev/kvm if it has one
+	$(GO) run ./test/e2e/run
+
+fuzz: ## each fuzz target for FUZZTIME (default 10m), one after another
+	@for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+	  done; done
+
+install: all ## into $(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/lucid
+	install -m 755 bin/lucid $(DESTDIR)$(PREFIX)/bin/lucid
+	install -m 644 guest/out/vmlinux guest/out/initramfs.cpio $(DESTDIR)$(PREFIX)/share/lucid/
+
+clean: ## what make built here (the caches outside the tree stay)
+	rm -rf bin guest/out test/lab/out

@@ -1,0 +1,96 @@
+// Demo runs a command in a Debian container in a VM on this machine's /dev/kvm, from nothing: `make demo`.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/test/rootfs"
+)
+
+const script = `. /etc/os-release; echo "container: $PRETTY_NAME"; echo "guest:     $(uname -a)"`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	code, err := demo(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func demo(ctx context.Context) (int, error) {
+	lucid, err := filepath.Abs("bin/lucid")
+	if err != nil {
+		return 1, err
+	}
+	check := exec.CommandContext(ctx, lucid, "check")
+	check.Stdout, check.Stderr = os.Stdout, os.Stderr
+	if err := check.Run(); err != nil {
+		return 1, errors.New("this host cannot run VMs (see above); `make test` runs the same containers in the lab")
+	}
+	tar, err := rootfs.Tar(ctx, rootfs.Minimal, os.Stdout)
+	if err != nil {
+		return 1, err
+	}
+	bundle, err := os.MkdirTemp("", "lucid-demo-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(bundle)
+	if err := makeBundle(ctx, bundle, tar, lucid); err != nil {
+		return 1, err
+	}
+	id := fmt.Sprintf("demo-%d", os.Getpid())
+	fmt.Printf("$ lucid --debug run --bundle %s %s\n", bundle, id)
+	cmd := exec.Command(lucid, "--debug", "run", "--bundle", bundle, id)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode(), nil
+	}
+	return 0, err
+}
+
+// makeBundle unpacks the root file system and has `lucid spec` write a config.json, as a user of runc would.
+func makeBundle(ctx context.Context, bundle, tar, lucid string) error {
+	root := filepath.Join(bundle, "rootfs")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return err
+	}
+	fmt.Println("demo: unpacking Debian bookworm into", root)
+	if err := rootfs.Unpack(ctx, tar, root); err != nil {
+		return err
+	}
+	if out, err := exec.CommandContext(ctx, lucid, "spec", "--bundle", bundle).CombinedOutput(); err != nil {
+		return fmt.Errorf("lucid spec: %w\n%s", err, out)
+	}
+	path := filepath.Join(bundle, "config.json")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(data, &spec); err != nil {
+		return err
+	}
+	spec.Process.Terminal = false
+	spec.Process.Args = []string{"sh", "-c", script}
+	spec.Root.Readonly = false
+	if data, err = json.MarshalIndent(spec, "", "\t"); err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, 0o644)
+}
