@@ -1,0 +1,185 @@
+package guestmem
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Layout of guest-physical memory. The hole below 4 GiB holds the virtio-mmio
+// windows, the IOAPIC, the local APICs and what KVM_SET_TSS_ADDR takes.
+const (
+	PageSize = 4096
+	GapStart = 3 << 30 // RAM below this address starts at 0
+	GapEnd   = 4 << 30 // the rest of RAM starts here
+
+	// MaxSize bounds Alloc. The host part of an address space is 47 bits; 1 TiB
+	// leaves room and is more than one machine of today gives to one container.
+	MaxSize = 1 << 40
+)
+
+var (
+	// ErrRange says that an access is not wholly inside guest RAM.
+	ErrRange = errors.New("guest address outside RAM")
+	// ErrAlign says that an atomic access is not naturally aligned.
+	ErrAlign = errors.New("guest address not aligned")
+)
+
+// Region is one contiguous piece of guest RAM.
+type Region struct {
+	Addr uint64 // guest-physical base
+	Host []byte // host mapping, shared with the guest
+}
+
+func (r Region) end() uint64 { return r.Addr + uint64(len(r.Host)) }
+
+// Memory is the RAM of one guest.
+type Memory struct {
+	regions []Region // ascending, no overlap
+	size    uint64
+	mapping []byte // what Close unmaps; nil if the regions are the caller's
+}
+
+// Alloc maps size bytes of zeroed RAM. Nothing is resident until the guest
+// touches it. Preconditions: size is a multiple of the page size.
+func Alloc(size uint64) (*Memory, error) {
+	if size == 0 || size%PageSize != 0 || size > MaxSize {
+		return nil, fmt.Errorf("guest memory of %d bytes: want a multiple of %d up to %d", size, PageSize, uint64(MaxSize))
+	}
+	host, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, fmt.Errorf("guest memory of %d bytes: %w", size, os.NewSyscallError("mmap", err))
+	}
+	regions := []Region{{Addr: 0, Host: host}}
+	if size > GapStart {
+		regions = []Region{
+			{Addr: 0, Host: host[:GapStart:GapStart]},
+			{Addr: GapEnd, Host: host[GapStart:]},
+		}
+	}
+	m, err := FromRegions(regions...)
+	if err != nil {
+		_ = unix.Munmap(host)
+		return nil, err
+	}
+	m.mapping = host
+	return m, nil
+}
+
+// FromRegions makes a Memory of mappings that stay the caller's: Close does not
+// unmap them. Each base and each length is a multiple of 8.
+func FromRegions(regions ...Region) (*Memory, error) {
+	m := &Memory{regions: slices.Clone(regions)}
+	slices.SortFunc(m.regions, func(a, b Region) int {
+		switch {
+		case a.Addr < b.Addr:
+			return -1
+		case a.Addr > b.Addr:
+			return 1
+		}
+		return 0
+	})
+	var last uint64
+	for i, r := range m.regions {
+		n := uint64(len(r.Host))
+		switch {
+		case n == 0:
+			return nil, fmt.Errorf("guest memory region at %#x is empty", r.Addr)
+		case r.Addr%8 != 0 || n%8 != 0 || hostAddr(r.Host)%8 != 0:
+			return nil, fmt.Errorf("guest memory region at %#x: %w", r.Addr, ErrAlign)
+		case r.Addr+n < r.Addr:
+			return nil, fmt.Errorf("guest memory region at %#x wraps", r.Addr)
+		case i > 0 && r.Addr < last:
+			return nil, fmt.Errorf("guest memory regions overlap at %#x", r.Addr)
+		}
+		last = r.end()
+		m.size += n
+	}
+	if len(m.regions) == 0 {
+		return nil, errors.New("guest memory has no region")
+	}
+	return m, nil
+}
+
+// Regions returns the pieces of RAM in ascending order. The slice is the
+// caller's; the host mappings are shared.
+func (m *Memory) Regions() []Region { return slices.Clone(m.regions) }
+
+// Size returns the bytes of RAM.
+func (m *Memory) Size() uint64 { return m.size }
+
+// Slice returns the n bytes at addr as one host view, or ErrRange if they are
+// not wholly inside one region. Slice of 0 bytes checks addr alone and accepts
+// the end of a region.
+func (m *Memory) Slice(addr, n uint64) ([]byte, error) {
+	for i := range m.regions {
+		r := &m.regions[i]
+		if addr < r.Addr {
+			break
+		}
+		// off cannot overflow, and comparing n with what is left cannot either.
+		off := addr - r.Addr
+		size := uint64(len(r.Host))
+		if off <= size && n <= size-off {
+			return r.Host[off : off+n : off+n], nil
+		}
+	}
+	return nil, rangeError(addr, n)
+}
+
+func rangeError(addr, n uint64) error {
+	return fmt.Errorf("%w: %d bytes at %#x", ErrRange, n, addr)
+}
+
+// ReadAt copies guest memory into p. It may cross from one region into the
+// next if they touch; otherwise p is left in part filled and ErrRange returned.
+func (m *Memory) ReadAt(p []byte, addr uint64) error {
+	return m.walk(addr, uint64(len(p)), func(host []byte) { p = p[copy(p, host):] })
+}
+
+// WriteAt copies p into guest memory, like ReadAt.
+func (m *Memory) WriteAt(p []byte, addr uint64) error {
+	return m.walk(addr, uint64(len(p)), func(host []byte) { p = p[copy(host, p):] })
+}
+
+// walk calls visit for each host piece of [addr, addr+n), in order.
+func (m *Memory) walk(addr, n uint64, visit func([]byte)) error {
+	if addr+n < addr {
+		return rangeError(addr, n)
+	}
+	for i := range m.regions {
+		r := &m.regions[i]
+		if n == 0 {
+			return nil
+		}
+		if addr < r.Addr {
+			break
+		}
+		if addr >= r.end() {
+			continue
+		}
+		off := addr - r.Addr
+		k := min(n, uint64(len(r.Host))-off)
+		visit(r.Host[off : off+k])
+		addr, n = addr+k, n-k
+	}
+	if n != 0 {
+		return rangeError(addr, n)
+	}
+	return nil
+}
+
+// Close unmaps the RAM that Alloc mapped. Preconditions: no vCPU runs and no
+// slice of this memory is used again.
+func (m *Memory) Close() error {
+	mapping := m.mapping
+	m.mapping = nil
+	if mapping == nil {
+		return nil
+	}
+	return os.NewSyscallError("munmap", unix.Munmap(mapping))
+}
