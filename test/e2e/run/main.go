@@ -1,0 +1,119 @@
+// Run builds the end-to-end tests and runs them where there is a KVM: in the lab always, on this machine's /dev/kvm too
+// when it has one (then only those named TestReal…: guest work is slow on software KVM). `make e2e` calls it.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/test/rootfs"
+)
+
+func main() {
+	only := flag.String("run", "", "regular expression of the tests to run (go test -run)")
+	where := flag.String("where", "all", "all, lab or kvm")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	err := run(ctx, *only, *where)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, only, where string) error {
+	tar, err := rootfs.Tar(ctx, rootfs.Userland, os.Stdout)
+	if err != nil {
+		return err
+	}
+	bin, err := filepath.Abs("bin")
+	if err != nil {
+		return err
+	}
+	if err := build(ctx, bin); err != nil {
+		return err
+	}
+	env := []string{"LUCID_BIN=" + bin, "LUCID_ROOTFS=" + tar}
+	prog := filepath.Join(bin, "e2e.test")
+	if where != "lab" {
+		if kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
+			kvm.Close()
+			fmt.Println("e2e: on this machine's /dev/kvm")
+			if err := test(ctx, env, prog, "-test.v", "-test.run", or(only, "^TestReal")); err != nil {
+				return err
+			}
+		} else {
+			fmt.Printf("e2e: %v: nothing was run on this machine's KVM, only in the lab\n", err)
+			if where == "kvm" {
+				return err
+			}
+		}
+	}
+	if where == "kvm" {
+		return nil
+	}
+	fmt.Println("e2e: in the lab")
+	line := strings.Join(append(env, prog, "-test.v", "-test.timeout=40m", "-test.run", "'"+or(only, ".")+"'"), " ")
+	return test(ctx, []string{"LAB_TIMEOUT=45m"}, "go", "run", "./test/lab", "--", line)
+}
+
+func or(s, otherwise string) string {
+	if s != "" {
+		return s
+	}
+	return otherwise
+}
+
+// build makes the test binary and what the tests take into their containers.
+func build(ctx context.Context, bin string) error {
+	for _, c := range [][]string{
+		{"go", "test", "-c", "-tags", "e2e", "-o", filepath.Join(bin, "e2e.test"), "./test/e2e"},
+		{"go", "test", "-c", "-tags", "e2e", "-o", filepath.Join(bin, "inguest.test"), "./test/e2e/inguest"},
+		{"gcc", "-O1", "-static", "-mavx", "-Wall", "-Werror", "-o", filepath.Join(bin, "avx"), "test/e2e/testdata/avx.c"},
+	} {
+		cmd := exec.CommandContext(ctx, c[0], c[1:]...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", strings.Join(c, " "), err, out)
+		}
+	}
+	if debs, err := filepath.Glob(filepath.Join(bin, "hello_*.deb")); err != nil || len(debs) > 0 {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "apt-get", "download", "hello")
+	cmd.Dir = bin
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("apt-get download hello: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// test runs a test program and fails also when it skipped a test or ran none: CI expects neither.
+func test(ctx context.Context, env []string, name string, args ...string) error {
+	var seen bytes.Buffer
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(os.Stdout, &seen), os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Base(name), err)
+	}
+	if n := strings.Count(seen.String(), "--- SKIP"); n > 0 {
+		return fmt.Errorf("%d tests were skipped", n)
+	}
+	if !strings.Contains(seen.String(), "--- PASS") {
+		return errors.New("no test ran")
+	}
+	return nil
+}
