@@ -1,0 +1,141 @@
+package control
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Methods of the control socket.
+const (
+	MethodStatus = "status" // → Status
+	MethodStart  = "start"  // release the process of a created container
+	MethodKill   = "kill"   // KillParams
+	MethodWait   = "wait"   // → Exit; answers when the container has exited
+)
+
+// Kind classifies an Error, so that the caller can map it without reading text.
+type Kind string
+
+// The kinds.
+const (
+	KindInternal   Kind = "internal"
+	KindBadRequest Kind = "bad-request"
+	KindNotRunning Kind = "not-running" // the process has exited
+	KindRunning    Kind = "running"     // start of a running container
+	KindGuest      Kind = "guest"       // the agent's answer, such as a program that is not found
+)
+
+// Error is a failure that travels in a Response or a Ready.
+type Error struct {
+	Kind    Kind
+	Message string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Request is one call.
+type Request struct {
+	Method string
+	Params json.RawMessage `json:",omitempty"`
+}
+
+// Response answers a Request.
+type Response struct {
+	Error  *Error          `json:",omitempty"`
+	Result json.RawMessage `json:",omitempty"`
+}
+
+// State is where a container stands, as the sandbox process knows it.
+type State string
+
+// The states, in order:
+//
+//	creating ──agent has built it──▶ created ──start──▶ running ──exit──▶ stopped
+//	    └───────────────── the VM or the process is killed ───────────────▶
+const (
+	StateCreating State = "creating"
+	StateCreated  State = "created"
+	StateRunning  State = "running"
+	StateStopped  State = "stopped"
+)
+
+// Status is the answer to MethodStatus.
+type Status struct {
+	State State
+	// Exit is set when State is StateStopped.
+	Exit *Exit `json:",omitempty"`
+}
+
+// Exit is how a container ended. Code is what the sandbox process exits
+// with: the process's status, or 128 plus the signal that ended it.
+type Exit struct {
+	Code int
+	At   time.Time
+}
+
+// KillParams names a signal by its Linux number.
+type KillParams struct {
+	Signal int
+}
+
+// Launch is the configuration of a sandbox process.
+type Launch struct {
+	ID string
+	// Plan is an oci.Plan.
+	Plan json.RawMessage
+	// Kernel and Initramfs are host paths.
+	Kernel    string
+	Initramfs string
+	// Terminal says that fds 0 to 2 are one pty, in raw mode.
+	Terminal bool
+	// Debug asks for debug logging and the timeline.
+	Debug bool
+	// LogJSON selects the format of the log.
+	LogJSON bool
+	// Spawned is when the creator started the process: the zero of the timeline.
+	Spawned time.Time
+}
+
+// Ready is the sandbox's first and only word on the launch socket.
+type Ready struct {
+	Error *Error `json:",omitempty"`
+	// Timeline so far.
+	Timeline Timeline
+}
+
+// Commit is the creator's answer to Ready: it has recorded the container.
+type Commit struct{}
+
+// Inherited file descriptors of a sandbox process, besides the container's
+// own 0 to 2.
+const (
+	LaunchFD   = 3 // launch socket
+	StateDirFD = 4 // the state directory, O_DIRECTORY
+	AliveFD    = 5 // STATEDIR/alive, locked for as long as the process lives
+	LogFD      = 6 // where it logs
+)
+
+// Mark is one moment of a container's life.
+type Mark struct {
+	Name string
+	// MS is milliseconds since spawn, on the monotonic clock.
+	MS float64
+}
+
+// Timeline is what happened in a VM, and how often it left guest mode.
+type Timeline struct {
+	Marks   []Mark
+	Exits   map[string]uint64 `json:",omitempty"` // by reason
+	Assists map[string]uint64 `json:",omitempty"` // by kind
+}
+
+// Names of marks, in the order in which they happen.
+const (
+	MarkSpawn       = "spawn"
+	MarkVMCreated   = "vm_created"
+	MarkKernelEntry = "kernel_entry"
+	MarkAgentHello  = "agent_hello"
+	MarkCreated     = "created"
+	MarkStarted     = "started"
+	MarkExited      = "exited"
+)

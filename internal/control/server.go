@@ -1,0 +1,137 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+// maxConns bounds the connections that are served at once. Callers are of
+// our own user; the bound is against a caller that leaks them.
+const maxConns = 64
+
+// idleTimeout closes a connection that asks nothing.
+const idleTimeout = time.Minute
+
+// Handler carries out requests. ctx ends when the connection's peer goes
+// away or the server closes. An *Error keeps its kind on the way back.
+type Handler interface {
+	Control(ctx context.Context, method string, params json.RawMessage) (result any, err error)
+}
+
+// Server answers on a control socket.
+type Server struct {
+	l      *net.UnixListener
+	h      Handler
+	log    *slog.Logger
+	ctx    context.Context
+	cancel context.CancelFunc
+	slots  chan struct{}
+	wg     sync.WaitGroup
+}
+
+// Serve starts answering on l; Close ends it.
+func Serve(l *net.UnixListener, h Handler, log *slog.Logger) *Server {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Server{l: l, h: h, log: log, ctx: ctx, cancel: cancel, slots: make(chan struct{}, maxConns)}
+	s.wg.Go(s.routineAccept)
+	return s
+}
+
+// Close stops accepting, cancels what runs and waits for it.
+func (s *Server) Close() error {
+	s.cancel()
+	err := s.l.Close()
+	s.wg.Wait()
+	return err
+}
+
+func (s *Server) routineAccept() {
+	for {
+		select {
+		case s.slots <- struct{}{}:
+		case <-s.ctx.Done():
+			return
+		}
+		c, err := s.l.AcceptUnix()
+		if err != nil {
+			<-s.slots
+			if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Out of descriptors: others are being closed meanwhile.
+			s.log.Warn("control socket", "err", err)
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		s.wg.Go(func() {
+			defer func() { <-s.slots }()
+			s.routineConn(c)
+		})
+	}
+}
+
+func (s *Server) routineConn(c *net.UnixConn) {
+	defer c.Close()
+	if err := checkPeer(c); err != nil {
+		s.log.Warn("control socket", "err", err)
+		return
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
+
+	// One request is read ahead, so that the end of the stream is seen while
+	// a long call (wait) is under way.
+	requests := make(chan Request)
+	s.wg.Go(func() {
+		defer close(requests)
+		defer cancel()
+		for {
+			if ctx.Err() != nil {
+				return
+			}
+			var req Request
+			if err := Receive(c, &req); err != nil {
+				return
+			}
+			select {
+			case requests <- req:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	idle := time.NewTimer(idleTimeout)
+	defer idle.Stop()
+	for {
+		select {
+		case <-idle.C:
+			return
+		case req, ok := <-requests:
+			if !ok || Send(c, s.answer(ctx, req)) != nil {
+				return
+			}
+			idle.Reset(idleTimeout)
+		}
+	}
+}
+
+func (s *Server) answer(ctx context.Context, req Request) Response {
+	result, err := s.h.Control(ctx, req.Method, req.Params)
+	if err != nil {
+		return Response{Error: asError(err)}
+	}
+	if result == nil {
+		return Response{}
+	}
+	data, err := json.Marshal(result)
+	if err != nil {
+		return Response{Error: asError(err)}
+	}
+	return Response{Result: data}
+}

@@ -1,0 +1,41 @@
+// Package oci reads a bundle's config.json, checks it, and splits it into
+// what the host does and what the guest does.
+//
+// The format is the OCI runtime specification 1.3
+// (https://github.com/opencontainers/runtime-spec). Where each part goes:
+//
+//	field                                   place
+//	ociVersion                              checked here
+//	process.terminal, consoleSize           host pty and guest pty
+//	process.{user,args,env,cwd,...}         guest
+//	process.apparmorProfile, selinuxLabel   ignored, listed in Plan.Ignored
+//	root.path, root.readonly                host export; read-only on both sides
+//	hostname, domainname                    guest
+//	mounts, kind bind                       one host export each; bound in the guest
+//	mounts, other kinds                     guest
+//	hooks                                   host: prestart, createRuntime,
+//	                                        poststart, poststop; the two that run
+//	                                        inside the container are refused
+//	annotations                             host (state); lucid.* size the VM
+//	linux.namespaces[network].path          host: where the sandbox process sits
+//	linux.namespaces, the rest              guest; a path is refused
+//	linux.cgroupsPath                       host and guest
+//	linux.resources.{cpu,memory}            VM size, and limits in the guest
+//	linux.resources.{pids,hugepageLimits,unified,devices}   guest
+//	linux.resources.{blockIO,network,rdma}  ignored, listed
+//	linux.{sysctl,seccomp,maskedPaths,readonlyPaths,rootfsPropagation,
+//	  devices,uidMappings,gidMappings,timeOffsets,personality}  guest
+//	linux.{intelRdt,memoryPolicy,mountLabel}  ignored, listed
+//	linux.netDevices                        refused
+//	vm.hwConfig.{vcpus,memory}, vm.kernel   the VM
+//	vm.hypervisor, vm.image                 refused, there is nothing to use them
+//
+// The guest's spec is built from named fields (see guestSpec): a field that a
+// later version of the specification adds does not reach the guest by accident.
+//
+// The package only reads the file system, keeps no state and is safe for
+// concurrent use. The smallest use:
+//
+//	spec, err := oci.Load(bundle)
+//	plan, err := oci.Split(spec, bundle)
+package oci

@@ -1,0 +1,87 @@
+package oci
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// ConfigFile is the name of the specification file within a bundle.
+const ConfigFile = "config.json"
+
+// maxConfig bounds config.json, in bytes. Kubernetes writes some 20 KiB.
+const maxConfig = 8 << 20
+
+// Load reads and validates BUNDLE/config.json.
+func Load(bundle string) (*specs.Spec, error) {
+	info, err := os.Stat(bundle)
+	if err != nil {
+		return nil, fmt.Errorf("bundle: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("bundle: %s is not a directory", bundle)
+	}
+	data, err := readConfig(filepath.Join(bundle, ConfigFile))
+	if err != nil {
+		return nil, err
+	}
+	spec, err := Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	return spec, Validate(spec)
+}
+
+func readConfig(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		// runc's words.
+		return nil, fmt.Errorf("JSON specification file %s not found", ConfigFile)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxConfig {
+		return nil, fmt.Errorf("%s: larger than %d MiB", path, maxConfig>>20)
+	}
+	return data, nil
+}
+
+// Parse decodes the text of a config.json. Its errors say the line.
+func Parse(data []byte) (*specs.Spec, error) {
+	var spec *specs.Spec
+	err := json.Unmarshal(data, &spec)
+	if err == nil && spec == nil {
+		return nil, fmt.Errorf("%s: config cannot be null", ConfigFile)
+	}
+	if err == nil {
+		return spec, nil
+	}
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return nil, fmt.Errorf("%s: line %d: %w", ConfigFile, line(data, syntax.Offset), err)
+	case errors.As(err, &kind):
+		return nil, fmt.Errorf("%s: line %d: %s: a JSON %s does not fit here",
+			ConfigFile, line(data, kind.Offset), kind.Field, kind.Value)
+	}
+	return nil, fmt.Errorf("%s: %w", ConfigFile, err)
+}
+
+// line is the 1-based line of an offset.
+func line(data []byte, offset int64) int {
+	offset = min(max(offset, 0), int64(len(data)))
+	return 1 + bytes.Count(data[:offset], []byte{'\n'})
+}

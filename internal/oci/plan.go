@@ -1,0 +1,270 @@
+package oci
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Plan is a validated specification split by who carries it out. It travels
+// as JSON from the command to the sandbox process.
+type Plan struct {
+	VM    VM
+	Host  Host
+	Guest specs.Spec
+	// Ignored names fields that are set and have no effect. They are logged.
+	Ignored []string `json:",omitempty"`
+}
+
+// Host is the part of a specification that stays on the host.
+type Host struct {
+	Rootfs Export
+	// Binds has one entry per bind mount of Guest.Mounts, in their order.
+	Binds []Bind `json:",omitempty"`
+	// NetNS is the path of the network namespace to sit in; empty means none.
+	NetNS string `json:",omitempty"`
+	// CgroupsPath is linux.cgroupsPath as written.
+	CgroupsPath string       `json:",omitempty"`
+	Hooks       *specs.Hooks `json:",omitempty"`
+}
+
+// Export is one directory or file that the guest may see. The name is what
+// the guest attaches to.
+type Export struct {
+	Name     string
+	Path     string
+	ReadOnly bool
+}
+
+// Bind is an export that is mounted at Guest.Mounts[Mount].
+type Bind struct {
+	Export
+	Mount int
+	// File says that the source is not a directory.
+	File bool
+}
+
+// RootfsExport is the name of the container's root file system.
+const RootfsExport = "rootfs"
+
+// Split checks what depends on the host's files and splits spec. bundle is
+// the absolute path of the bundle, for relative paths. Precondition: spec
+// passed Validate.
+func Split(spec *specs.Spec, bundle string) (*Plan, error) {
+	vm, notes, err := size(spec)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{VM: vm, Ignored: notes}
+	p.Host.Rootfs, err = rootfs(spec.Root, bundle)
+	if err != nil {
+		return nil, err
+	}
+	p.Host.Hooks = spec.Hooks
+	if l := spec.Linux; l != nil {
+		p.Host.CgroupsPath = l.CgroupsPath
+		for _, ns := range l.Namespaces {
+			if ns.Type == specs.NetworkNamespace {
+				p.Host.NetNS = ns.Path
+			}
+		}
+	}
+	p.Guest = guestSpec(spec)
+	for i := range p.Guest.Mounts {
+		m := &p.Guest.Mounts[i]
+		if !IsBind(*m) {
+			continue
+		}
+		if own, ok := guestOwned[filepath.Clean(m.Source)]; ok {
+			guestMount(m, own)
+			continue
+		}
+		bind, err := bindOf(i, *m, bundle)
+		if err != nil {
+			return nil, err
+		}
+		// The guest learns the export's name and nothing of the host's paths.
+		m.Source = bind.Name
+		p.Host.Binds = append(p.Host.Binds, bind)
+	}
+	p.Ignored = append(p.Ignored, ignored(spec)...)
+	return p, nil
+}
+
+func rootfs(root *specs.Root, bundle string) (Export, error) {
+	path := root.Path
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(bundle, path)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return Export{}, fieldErr("root.path", "%v", err)
+	}
+	if !info.IsDir() {
+		return Export{}, fieldErr("root.path", "%s is not a directory", path)
+	}
+	return Export{Name: RootfsExport, Path: path, ReadOnly: root.Readonly}, nil
+}
+
+func bindOf(i int, m specs.Mount, bundle string) (Bind, error) {
+	field := fmt.Sprintf("mounts[%d].source", i)
+	path := m.Source
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(bundle, path)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return Bind{}, fieldErr(field, "%v", err)
+	}
+	if !info.IsDir() && !info.Mode().IsRegular() {
+		return Bind{}, fieldErr(field, "%s is neither a directory nor a regular file (%s): only those can be shared with a VM", path, info.Mode().Type())
+	}
+	return Bind{
+		Export: Export{Name: "mount" + strconv.Itoa(i), Path: path, ReadOnly: readOnly(m.Options)},
+		Mount:  i,
+		File:   !info.IsDir(),
+	}, nil
+}
+
+// readOnly follows mount(8): the last of ro and rw wins.
+func readOnly(options []string) bool {
+	ro := false
+	for _, o := range options {
+		switch o {
+		case "ro", "rro":
+			ro = true
+		case "rw", "rrw":
+			ro = false
+		}
+	}
+	return ro
+}
+
+// IsBind says whether a mount takes a file or directory of the host.
+func IsBind(m specs.Mount) bool {
+	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+}
+
+// guestOwned maps host paths of which the guest has its own to what it mounts
+// instead.
+var guestOwned = map[string]string{
+	"/sys":           "sysfs",
+	"/sys/fs/cgroup": "cgroup",
+	"/proc":          "proc",
+	"/dev/shm":       "tmpfs",
+	"/dev/mqueue":    "mqueue",
+	"/dev/pts":       "devpts",
+}
+
+// guestMount turns a bind of a guestOwned path into a mount of fstype.
+func guestMount(m *specs.Mount, fstype string) {
+	m.Type, m.Source = fstype, fstype
+	m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool {
+		return o == "bind" || o == "rbind"
+	})
+}
+
+// guestSpec builds what the agent carries out, field by field.
+func guestSpec(spec *specs.Spec) specs.Spec {
+	g := specs.Spec{
+		Version:    spec.Version,
+		Root:       &specs.Root{Path: RootfsExport, Readonly: spec.Root.Readonly},
+		Hostname:   spec.Hostname,
+		Domainname: spec.Domainname,
+		Mounts:     slices.Clone(spec.Mounts),
+	}
+	process := GuestProcess(spec.Process)
+	g.Process = &process
+	if spec.Linux != nil {
+		g.Linux = guestLinux(spec.Linux)
+	}
+	return g
+}
+
+// GuestProcess is what of a process reaches the agent.
+func GuestProcess(p *specs.Process) specs.Process {
+	return specs.Process{
+		Terminal:        p.Terminal,
+		ConsoleSize:     p.ConsoleSize,
+		User:            p.User,
+		Args:            p.Args,
+		Env:             p.Env,
+		Cwd:             p.Cwd,
+		Capabilities:    p.Capabilities,
+		Rlimits:         p.Rlimits,
+		NoNewPrivileges: p.NoNewPrivileges,
+		OOMScoreAdj:     p.OOMScoreAdj,
+		Scheduler:       p.Scheduler,
+		IOPriority:      p.IOPriority,
+		ExecCPUAffinity: p.ExecCPUAffinity,
+	}
+}
+
+func guestLinux(l *specs.Linux) *specs.Linux {
+	g := &specs.Linux{
+		UIDMappings:       l.UIDMappings,
+		GIDMappings:       l.GIDMappings,
+		Sysctl:            l.Sysctl,
+		CgroupsPath:       l.CgroupsPath,
+		Devices:           l.Devices,
+		Seccomp:           l.Seccomp,
+		RootfsPropagation: l.RootfsPropagation,
+		MaskedPaths:       l.MaskedPaths,
+		ReadonlyPaths:     l.ReadonlyPaths,
+		Personality:       l.Personality,
+		TimeOffsets:       l.TimeOffsets,
+	}
+	for _, ns := range l.Namespaces {
+		// The whole guest is one network namespace: that of the container.
+		if ns.Type != specs.NetworkNamespace {
+			g.Namespaces = append(g.Namespaces, ns)
+		}
+	}
+	if r := l.Resources; r != nil {
+		g.Resources = &specs.LinuxResources{
+			Devices:        r.Devices,
+			Memory:         r.Memory,
+			Pids:           r.Pids,
+			HugepageLimits: r.HugepageLimits,
+			Unified:        r.Unified,
+		}
+		if r.CPU != nil {
+			cpu := *r.CPU
+			// These number the host's CPUs and NUMA nodes.
+			cpu.Cpus, cpu.Mems = "", ""
+			g.Resources.CPU = &cpu
+		}
+	}
+	return g
+}
+
+// ignored lists what is set and has no effect in a VM.
+func ignored(spec *specs.Spec) []string {
+	var out []string
+	add := func(set bool, field string) {
+		if set {
+			out = append(out, field)
+		}
+	}
+	add(spec.Process.ApparmorProfile != "", "process.apparmorProfile")
+	add(spec.Process.SelinuxLabel != "", "process.selinuxLabel")
+	l := spec.Linux
+	if l == nil {
+		return out
+	}
+	add(l.MountLabel != "", "linux.mountLabel")
+	add(l.IntelRdt != nil, "linux.intelRdt")
+	add(l.MemoryPolicy != nil, "linux.memoryPolicy")
+	if r := l.Resources; r != nil {
+		add(r.BlockIO != nil, "linux.resources.blockIO")
+		add(r.Network != nil, "linux.resources.network")
+		add(len(r.Rdma) > 0, "linux.resources.rdma")
+		add(r.CPU != nil && r.CPU.Cpus != "", "linux.resources.cpu.cpus")
+		add(r.CPU != nil && r.CPU.Mems != "", "linux.resources.cpu.mems")
+	}
+	return out
+}
