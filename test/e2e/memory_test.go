@@ -1,0 +1,58 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// most private memory that a sandbox may have beside its guest's RAM, in KiB.
+const maxSandboxPrivate = 10 << 10
+
+// guestRAM is the default size of a guest, in KiB: the one mapping of the sandbox that is not counted.
+const guestRAM = 128 << 10
+
+// TestRealSandboxMemory measures an idle container's sandbox.
+func TestRealSandboxMemory(t *testing.T) {
+	b := newBundle(t, "sleep", "1000")
+	b.write()
+	lucid(t, nil, "run", "--detach", "--bundle", b.dir, b.id).wantCode(t, 0)
+	t.Cleanup(func() { lucid(t, nil, "delete", "--force", b.id).wantCode(t, 0) })
+	private, guest := privateMemory(t, containerState(t, b.id).Pid)
+	t.Logf("sandbox: %d KiB private beside %d KiB of guest RAM in use", private, guest)
+	if guest == 0 {
+		t.Error("no mapping of the guest's size was found: the test does not measure what it should")
+	}
+	if private > maxSandboxPrivate {
+		t.Errorf("%d KiB private, at most %d", private, maxSandboxPrivate)
+	}
+}
+
+// privateMemory sums the private pages of a process in KiB, those of the guest's RAM apart.
+func privateMemory(t *testing.T, pid int) (private, guest int) {
+	t.Helper()
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps", pid))
+	must(t, err)
+	defer f.Close()
+	size := 0
+	for s := bufio.NewScanner(f); s.Scan(); {
+		var n int
+		line := s.Text()
+		switch {
+		case strings.HasPrefix(line, "Size:"):
+			fmt.Sscanf(line, "Size: %d kB", &size)
+		case strings.HasPrefix(line, "Private_Clean:"), strings.HasPrefix(line, "Private_Dirty:"):
+			fmt.Sscanf(line[strings.Index(line, ":")+1:], "%d kB", &n)
+			if size == guestRAM {
+				guest += n
+			} else {
+				private += n
+			}
+		}
+	}
+	return private, guest
+}
