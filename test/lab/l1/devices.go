@@ -54,11 +54,13 @@ func openPorts(patience time.Duration) (map[string]*os.File, error) {
 			if !ok {
 				break
 			}
-			f, err := os.OpenFile(dev, os.O_RDWR, 0)
+			// Not os.OpenFile: that would make it non-blocking, and the
+			// driver's wake-ups are not made for edge-triggered epoll.
+			fd, err := unix.Open(dev, unix.O_RDWR|unix.O_CLOEXEC, 0)
 			if err != nil {
 				break
 			}
-			ports[name] = f
+			ports[name] = os.NewFile(uintptr(fd), dev)
 		}
 		if len(ports) == len(want) {
 			return ports, nil

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lucid-containers/lucid/test/lab/l1"
+	"github.com/lucid-containers/lucid/test/lab/labproto"
+)
+
+func main() {
+	if l1.IsInit() {
+		l1.Main()
+	}
+	runtime.LockOSThread() // see start
+	status, err := lab(os.Args[1:])
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "lab: %v\n", err)
+	}
+	os.Exit(status)
+}
+
+func lab(args []string) (int, error) {
+	o, err := parseOptions(args, os.Getenv)
+	if errors.Is(err, errUsage) {
+		return statusUsage, err
+	}
+	if err != nil {
+		return statusLab, err
+	}
+	s, err := prepare(o)
+	if err != nil {
+		return statusLab, err
+	}
+	status, err := s.run()
+	if o.ICount && err == nil {
+		fmt.Fprintf(os.Stderr, "lab: %.6f s of virtual time in the command (1 instruction = 1 ns)\n",
+			s.timing.exited-s.timing.started)
+	}
+	s.verbosef("status %d, %.2f s in all", status, time.Since(s.began).Seconds())
+	return status, err
+}
+
+// prepare makes all that QEMU needs and starts it.
+func prepare(o *options) (*session, error) {
+	if _, err := exec.LookPath(o.QEMU); err != nil {
+		return nil, missing(o.QEMU, "qemu-system-x86")
+	}
+	k, err := findKernel(o.Cache, o.Kernel)
+	if err != nil {
+		return nil, err
+	}
+	early, late, files, err := modulesFor(o, k)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	req := &labproto.Request{
+		Args: o.command(), Env: environ(os.Environ()), Dir: dir, Modules: early, Late: late,
+		HostRoot: !o.ICount, OutDir: o.Out, ModTree: k.Modules, Release: k.Release,
+		Time: time.Now().UnixNano(), Verbose: o.Verbose,
+	}
+	initrd, err := makeInitramfs(req, files)
+	if err != nil {
+		return nil, err
+	}
+	defer initrd.Close()
+	ports := []string{"", labproto.PortControl, labproto.PortStdin, labproto.PortStdout, labproto.PortStderr}
+	return start(o, qemuArgs(o, k, ports, "", 0), initrd)
+}
+
+// environ is the command's environment: the caller's, without what is wrong
+// in L1 or belongs to make, and with what every Debian root shell has.
+func environ(env []string) []string {
+	drop := []string{
+		"TMPDIR", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "LAB_MEMFILES", "PWD", "OLDPWD", "CMD",
+		"DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK", "NOTIFY_SOCKET",
+	}
+	out := slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(drop, name)
+	})
+	for _, def := range []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root", "LANG=C.UTF-8"} {
+		name, _, _ := strings.Cut(def, "=")
+		if !slices.ContainsFunc(out, func(kv string) bool { return strings.HasPrefix(kv, name+"=") }) {
+			out = append(out, def)
+		}
+	}
+	return append(out, "TMPDIR="+labproto.ScratchDir, "LUCID_LAB=1")
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Descriptors that QEMU inherits: sockets for its character devices, then
+// the initramfs. Nothing of a lab has a name in the file system, so two labs
+// cannot meet and none leaves anything behind.
+const firstFD = 3
+
+// channels in the order of their descriptors.
+const (
+	chConsole = iota // the kernel's ttyS0
+	chControl
+	chStdin
+	chStdout
+	chStderr
+	channels
+)
+
+const initrdFD = firstFD + channels
+
+// qemuArgs builds QEMU's command line. image is the LAB_MEMFILES file system
+// and its size in bytes, or "" for none.
+func qemuArgs(o *options, k *kernel, ports []string, image string, imageSize int64) []string {
+	args := []string{
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-cpu", o.CPU, "-smp", strconv.Itoa(o.CPUs),
+		"-kernel", k.Vmlinux, "-initrd", fmt.Sprintf("/proc/self/fd/%d", initrdFD),
+		"-append", cmdline(o),
+	}
+	machine, mem := "q35,usb=off,smbus=off,sata=off", strconv.Itoa(o.MemMiB)+"M"
+	if image != "" {
+		// An NVDIMM is memory to the guest: reading it is no I/O, which
+		// LAB_ICOUNT needs, and the image is mapped, not copied. Private
+		// mapping: no write of L1 reaches the cached file.
+		machine += ",nvdimm=on"
+		mem += fmt.Sprintf(",slots=2,maxmem=%dM", o.MemMiB+int(imageSize>>20)+1024)
+		args = append(args,
+			"-object", fmt.Sprintf("memory-backend-file,id=img,mem-path=%s,size=%d,share=off", comma(image), imageSize),
+			"-device", "nvdimm,id=nv0,memdev=img")
+	}
+	args = append(args, "-M", machine, "-m", mem)
+	if o.ICount {
+		// One instruction is one nanosecond; idle time is skipped. The rest
+		// takes away what would differ between two runs.
+		args = append(args, "-accel", "tcg,thread=single,tb-size=512", "-icount", "shift=0,sleep=off",
+			"-rtc", "base=2024-01-01T00:00:00,clock=vm", "-seed", "1")
+	} else {
+		args = append(args, "-accel", "tcg,thread=multi,tb-size=512", "-rtc", "base=utc")
+		args = append(args, share("root", "/", "labroot", true)...)
+	}
+	if o.Out != "" {
+		args = append(args, share("out", o.Out, "labout", false)...)
+	}
+	args = append(args, "-device", "virtio-serial-pci,id=vser,max_ports=8")
+	for i := range channels {
+		args = append(args, "-chardev", fmt.Sprintf("socket,id=c%d,fd=%d", i, firstFD+i))
+		if i == chConsole {
+			args = append(args, "-device", "isa-serial,chardev=c0")
+			continue
+		}
+		args = append(args, "-device", fmt.Sprintf("virtserialport,bus=vser.0,nr=%d,chardev=c%d,name=%s", i, i, ports[i]))
+	}
+	return args
+}
+
+// share exports a host directory over 9p. security_model=none: root in L1
+// makes files as the user who runs the lab.
+func share(id, path, tag string, readonly bool) []string {
+	fsdev := fmt.Sprintf("local,id=%s,path=%s,security_model=none,multidevs=remap", id, comma(path))
+	if readonly {
+		fsdev += ",readonly=on"
+	}
+	return []string{"-fsdev", fsdev, "-device", fmt.Sprintf("virtio-9p-pci,fsdev=%s,mount_tag=%s", id, tag)}
+}
+
+// comma doubles commas, as QEMU's option values want it.
+func comma(s string) string { return strings.ReplaceAll(s, ",", ",,") }
+
+// cmdline is L1's kernel command line.
+func cmdline(o *options) string {
+	words := []string{
+		"console=ttyS0", "panic=-1", "oops=panic", "reboot=t",
+		// TCG's TSC is the host's and steady; without this the kernel
+		// measures that for a second and may fall back to the slow HPET.
+		"tsc=reliable", "clocksource=tsc", "no_timer_check",
+		// A busy host stops vCPUs for a while; that is no lock-up.
+		"nowatchdog", "rcupdate.rcu_cpu_stall_suppress=1",
+		"nokaslr", "mitigations=off", "random.trust_cpu=on", "audit=0", "apparmor=0",
+		"cgroup_no_v1=all", "8250.nr_uarts=1", "cryptomgr.notests", "preempt=none",
+	}
+	if o.Verbose {
+		words = append(words, "loglevel=7", "printk.time=1")
+	} else {
+		words = append(words, "loglevel=4")
+	}
+	if o.Append != "" {
+		words = append(words, o.Append)
+	}
+	return strings.Join(words, " ")
+}
+
