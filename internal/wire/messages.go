@@ -1,0 +1,228 @@
+package wire
+
+import "encoding/json"
+
+// Version is the version of the messages below. Host and agent are built from
+// one tree and must agree exactly.
+const Version = 1
+
+// Where the host listens. The guest reaches the host as CID 2.
+const (
+	ControlPort = 1024 // vsock port of the control channel
+	StreamPort  = 1025 // vsock port of the streams
+
+	ControlPortName = "lucid.control" // virtio-serial port of the control channel
+	StreamPortName  = "lucid.streams" // virtio-serial port of the streams
+)
+
+// ShareTag is the virtio-9p mount tag of the file server. Linux lets one mount
+// use a tag at a time (net/9p/trans_virtio.c, chan->inuse), so the agent
+// mounts the server's synthetic root (aname "") once and binds each export,
+// which it finds there as a name of the top directory, where it is wanted.
+const ShareTag = "lucid"
+
+// Methods of requests, each with the type of its parameters and, after the
+// arrow, of its result.
+const (
+	MethodConfigure       = "Configure"       // Configure → nothing
+	MethodCreateContainer = "CreateContainer" // CreateContainer → Created
+	MethodStartContainer  = "StartContainer"  // StartContainer → nothing
+	MethodExec            = "Exec"            // Exec → Created; the process runs when it returns
+	MethodSignal          = "Signal"          // Signal → nothing
+	MethodResizeTTY       = "ResizeTTY"       // ResizeTTY → nothing
+	MethodCloseStdin      = "CloseStdin"      // CloseStdin → nothing
+	MethodStats           = "Stats"           // Stats → StatsResult
+	MethodPids            = "Pids"            // Pids → PidsResult
+	MethodUpdate          = "Update"          // Update → nothing
+	MethodDeleteContainer = "DeleteContainer" // DeleteContainer → nothing
+	MethodShutdown        = "Shutdown"        // nothing → nothing; the guest then reboots
+)
+
+// Methods of events, which the agent sends with id 0.
+const (
+	EventHello           = "Hello"           // Hello, the first frame
+	EventContainerExited = "ContainerExited" // ContainerExited
+)
+
+// Hello is the first frame on the control channel.
+type Hello struct {
+	Version int    `json:"version"`
+	Kernel  string `json:"kernel,omitempty"` // release, as uname -r
+	// UptimeNS is CLOCK_BOOTTIME when Hello was written: nanoseconds since
+	// the guest kernel began to keep time.
+	UptimeNS int64 `json:"uptimeNS,omitempty"`
+}
+
+// Configure gives the guest what must not be in a template: a name, the time
+// and randomness. It comes before the first CreateContainer, and again after
+// a restore.
+type Configure struct {
+	Hostname string `json:"hostname,omitempty"`
+	// TimeNS is the wall clock in nanoseconds since the epoch; 0 leaves the
+	// guest's clock alone.
+	TimeNS int64 `json:"timeNS,omitempty"`
+	// Entropy seeds the guest's random generator. At most 512 bytes are used.
+	Entropy []byte `json:"entropy,omitempty"`
+	// Share says how the file server is mounted, on first use.
+	Share Share `json:"share"`
+}
+
+// Share is how the agent mounts the 9P file server.
+type Share struct {
+	Tag   string `json:"tag,omitempty"`   // mount tag; empty: ShareTag
+	Cache string `json:"cache,omitempty"` // v9fs cache=; empty: mmap
+	MSize int    `json:"msize,omitempty"` // v9fs msize=; 0: 512000
+	// Options are further mount options, comma separated, such as posixacl.
+	Options string `json:"options,omitempty"`
+}
+
+// IO names the streams of a process. 0 is no stream: stdin reads EOF, and
+// output goes to /dev/null. With a terminal Stdin and Stdout carry it and
+// Stderr is 0.
+type IO struct {
+	Stdin  uint64 `json:"stdin,omitempty"`
+	Stdout uint64 `json:"stdout,omitempty"`
+	Stderr uint64 `json:"stderr,omitempty"`
+}
+
+// CreateContainer makes a container up to the point where its process can be
+// started: everything that can fail early fails here.
+type CreateContainer struct {
+	ID string `json:"id"`
+	// Spec is the guest's part of config.json: a specs.Spec in JSON of which
+	// the agent reads process, root.readonly, hostname, domainname, mounts
+	// and linux. It ignores the rest, root.path and hooks among them.
+	Spec json.RawMessage `json:"spec"`
+	// Rootfs is the name of the export that is the root file system.
+	Rootfs string `json:"rootfs"`
+	// MountExports has, for mounts of the spec that come from the host, the
+	// name of the export by the mount's index in spec.mounts. Other mounts are
+	// made inside the guest from their type (proc, sysfs, tmpfs, devpts,
+	// mqueue, cgroup) or, for type bind, from a path inside the rootfs.
+	MountExports map[int]string `json:"mountExports,omitempty"`
+	IO           IO             `json:"io"`
+}
+
+// Created is the result of CreateContainer and of Exec.
+type Created struct {
+	Pid int `json:"pid"` // in the guest
+	// Warnings name parts of the spec that have no effect in this guest.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// StartContainer runs the process of a created container.
+type StartContainer struct {
+	ID string `json:"id"`
+}
+
+// Exec runs one more process in a running container.
+type Exec struct {
+	ID     string `json:"id"`
+	ExecID string `json:"execID"`
+	// Process is a specs.Process in JSON.
+	Process json.RawMessage `json:"process"`
+	IO      IO              `json:"io"`
+}
+
+// Signal sends a signal to a process: the container's when ExecID is empty.
+type Signal struct {
+	ID     string `json:"id"`
+	ExecID string `json:"execID,omitempty"`
+	Signal int    `json:"signal"`
+	// All sends it to each process of the container instead.
+	All bool `json:"all,omitempty"`
+}
+
+// ResizeTTY sets the window size of a process's terminal.
+type ResizeTTY struct {
+	ID     string `json:"id"`
+	ExecID string `json:"execID,omitempty"`
+	Width  uint16 `json:"width"`
+	Height uint16 `json:"height"`
+}
+
+// CloseStdin closes a process's standard input, as the end of its stdin stream
+// does.
+type CloseStdin struct {
+	ID     string `json:"id"`
+	ExecID string `json:"execID,omitempty"`
+}
+
+// Stats asks for the counters of a container's cgroup.
+type Stats struct {
+	ID string `json:"id"`
+}
+
+// StatsResult is what the container's cgroup v2 says. A file that the guest's
+// kernel does not have leaves its field 0.
+type StatsResult struct {
+	CPUUsageUS     uint64 `json:"cpuUsageUS"`
+	CPUUserUS      uint64 `json:"cpuUserUS"`
+	CPUSystemUS    uint64 `json:"cpuSystemUS"`
+	CPUPeriods     uint64 `json:"cpuPeriods,omitempty"`
+	CPUThrottled   uint64 `json:"cpuThrottled,omitempty"`
+	CPUThrottledUS uint64 `json:"cpuThrottledUS,omitempty"`
+	MemoryCurrent  uint64 `json:"memoryCurrent"`
+	MemoryPeak     uint64 `json:"memoryPeak,omitempty"`
+	MemoryMax      uint64 `json:"memoryMax,omitempty"`  // 0: no limit
+	MemoryFile     uint64 `json:"memoryFile,omitempty"` // page cache
+	MemoryInactive uint64 `json:"memoryInactive,omitempty"`
+	MemoryOOMKills uint64 `json:"memoryOOMKills,omitempty"`
+	PidsCurrent    uint64 `json:"pidsCurrent"`
+	PidsMax        uint64 `json:"pidsMax,omitempty"` // 0: no limit
+}
+
+// Pids asks for the processes of a container.
+type Pids struct {
+	ID string `json:"id"`
+}
+
+// PidsResult lists processes by their number in the guest.
+type PidsResult struct {
+	Pids []int `json:"pids"`
+}
+
+// Update changes the resource limits of a container.
+type Update struct {
+	ID string `json:"id"`
+	// Resources is a specs.LinuxResources in JSON.
+	Resources json.RawMessage `json:"resources"`
+}
+
+// DeleteContainer kills what is left of a container and frees what it used.
+type DeleteContainer struct {
+	ID string `json:"id"`
+}
+
+// ContainerExited says that a process ended. It comes once per process that
+// was created, after the reply to its CreateContainer or Exec.
+type ContainerExited struct {
+	ID     string `json:"id"`
+	ExecID string `json:"execID,omitempty"` // empty: the container's process
+	Status int    `json:"status"`           // exit code, or 128 + signal
+	// Stdout and Stderr count the bytes that belong to the process's output
+	// streams so far: what the process wrote before it ended. The host
+	// passes that many on before it reports the exit; a stream may go on if
+	// another process holds it open.
+	Stdout uint64 `json:"stdout,omitempty"`
+	Stderr uint64 `json:"stderr,omitempty"`
+}
+
+// Kinds of errors. The text of an error is for the user and has runc's words
+// where callers look for them.
+const (
+	KindUnknownMethod = "unknown-method"
+	KindInvalid       = "invalid"   // the request makes no sense
+	KindNotFound      = "not-found" // no such container or process
+	KindExists        = "exists"    // the id is taken
+	KindState         = "state"     // not in this state of the container
+	KindFailed        = "failed"    // anything else
+)
+
+// Error is a failure that the peer reports.
+type Error struct {
+	Kind    string `json:"kind"`
+	Message string `json:"message"`
+}
+
+func (e *Error) Error() string { return e.Message }
