@@ -55,7 +55,6 @@ func (q *Queue) Free() int { return len(q.free) }
 
 // Add offers a chain and returns its head. It does not kick.
 func (q *Queue) Add(bufs ...Buf) uint16 {
-	q.t.Helper()
 	need := len(bufs)
 	indirect := q.Indirect && need > 1
 	if indirect {
@@ -117,7 +116,6 @@ func (q *Queue) In(n uint32) Buf {
 
 // Kick tells the device unless it asked not to be told (virtio 1.2 §2.7.10).
 func (q *Queue) Kick() {
-	q.t.Helper()
 	idx := q.AvailIdx()
 	old := q.kickedAt
 	q.kickedAt = idx
@@ -139,7 +137,6 @@ func (q *Queue) ForceKick() {
 
 // TryUsed takes the next used chain if there is one.
 func (q *Queue) TryUsed() (Used, bool) {
-	q.t.Helper()
 	if q.UsedIdx() == q.lastUsed {
 		return Used{}, false
 	}

@@ -49,27 +49,24 @@ func NewRing(t testing.TB, g *Guest, size uint16) *Ring {
 }
 
 func (r *Ring) must(err error) {
-	r.t.Helper()
-	if err != nil {
+	if err != nil { // t.Helper costs a traceback: only when it fails
+		r.t.Helper()
 		r.t.Fatalf("virtqtest: ring: %v", err)
 	}
 }
 
 func (r *Ring) load16(addr uint64) uint16 {
-	r.t.Helper()
 	v, err := r.Mem.Load16(addr)
 	r.must(err)
 	return v
 }
 
 func (r *Ring) store16(addr uint64, v uint16) {
-	r.t.Helper()
 	r.must(r.Mem.Store16(addr, v))
 }
 
 // PutDesc writes a descriptor into the table at addr: r.Desc or an indirect one.
 func (r *Ring) PutDesc(tableAddr uint64, i int, d Desc) {
-	r.t.Helper()
 	at := tableAddr + uint64(i)*descSize
 	r.must(r.Mem.Store64(at, d.Addr))
 	r.must(r.Mem.Store64(at+8, uint64(d.Len)|uint64(d.Flags)<<32|uint64(d.Next)<<48))
@@ -77,46 +74,41 @@ func (r *Ring) PutDesc(tableAddr uint64, i int, d Desc) {
 
 // SetDesc writes descriptor i of the ring.
 func (r *Ring) SetDesc(i int, d Desc) {
-	r.t.Helper()
 	r.PutDesc(r.Desc, i, d)
 }
 
 // SetAvail writes slot i (modulo the size) of the available ring.
 func (r *Ring) SetAvail(i, head uint16) {
-	r.t.Helper()
 	r.store16(r.Avail+4+2*uint64(i%r.Size), head)
 }
 
 // SetAvailIdx publishes the available index.
 func (r *Ring) SetAvailIdx(idx uint16) {
-	r.t.Helper()
 	r.store16(r.Avail+2, idx)
 }
 
 // AvailIdx reads back the available index.
-func (r *Ring) AvailIdx() uint16 { r.t.Helper(); return r.load16(r.Avail + 2) }
+func (r *Ring) AvailIdx() uint16 { return r.load16(r.Avail + 2) }
 
 // SetAvailFlags writes the available flags; 1 is VIRTQ_AVAIL_F_NO_INTERRUPT.
-func (r *Ring) SetAvailFlags(f uint16) { r.t.Helper(); r.store16(r.Avail, f) }
+func (r *Ring) SetAvailFlags(f uint16) { r.store16(r.Avail, f) }
 
 // SetUsedEvent says at which used index the driver wants an interrupt.
 func (r *Ring) SetUsedEvent(idx uint16) {
-	r.t.Helper()
 	r.store16(r.Avail+4+2*uint64(r.Size), idx)
 }
 
 // UsedFlags reads the used flags; 1 is VIRTQ_USED_F_NO_NOTIFY.
-func (r *Ring) UsedFlags() uint16 { r.t.Helper(); return r.load16(r.Used) }
+func (r *Ring) UsedFlags() uint16 { return r.load16(r.Used) }
 
 // UsedIdx reads the used index.
-func (r *Ring) UsedIdx() uint16 { r.t.Helper(); return r.load16(r.Used + 2) }
+func (r *Ring) UsedIdx() uint16 { return r.load16(r.Used + 2) }
 
 // AvailEvent reads at which available index the device wants a kick.
-func (r *Ring) AvailEvent() uint16 { r.t.Helper(); return r.load16(r.Used + 4 + 8*uint64(r.Size)) }
+func (r *Ring) AvailEvent() uint16 { return r.load16(r.Used + 4 + 8*uint64(r.Size)) }
 
 // UsedAt reads slot i (modulo the size) of the used ring.
 func (r *Ring) UsedAt(i uint16) UsedElem {
-	r.t.Helper()
 	at := r.Used + 4 + 8*uint64(i%r.Size)
 	head, err := r.Mem.Load32(at)
 	r.must(err)
@@ -127,7 +119,6 @@ func (r *Ring) UsedAt(i uint16) UsedElem {
 
 // Offer appends head to the available ring and publishes it.
 func (r *Ring) Offer(head uint16) {
-	r.t.Helper()
 	idx := r.AvailIdx()
 	r.SetAvail(idx, head)
 	r.SetAvailIdx(idx + 1)
