@@ -1,0 +1,75 @@
+// Package virtio is what a device and its transport agree on (virtio 1.2 §2).
+// The transport (package mmio) owns registers, negotiation and interrupts; a
+// device owns what its queues mean. docs/howto-device.md shows how to add one.
+//
+// Life of a device, as the transport drives it:
+//
+//	         Activate (DRIVER_OK)
+//	 idle ───────────────────────▶ active ──Fail──▶ active, NEEDS_RESET
+//	  ▲                               │                 │
+//	  └──────────── Reset ────────────┴─────────────────┘
+//
+// Activate and Reset are never called at the same time, and Type, Features,
+// QueueSizes and Config return the same things for ever.
+package virtio
+
+import "github.com/lucid-containers/lucid/devices/virtio/virtq"
+
+// Device ids, virtio 1.2 §5.
+const (
+	TypeNet     = 1
+	TypeConsole = 3
+	TypeRNG     = 4
+	TypeBalloon = 5
+	Type9P      = 9
+	TypeVsock   = 19
+)
+
+// Device-independent feature bits, virtio 1.2 §6. The transport offers them.
+const (
+	FeatureIndirectDesc = 1 << 28 // VIRTIO_F_INDIRECT_DESC
+	FeatureEventIdx     = 1 << 29 // VIRTIO_F_EVENT_IDX
+	FeatureVersion1     = 1 << 32 // VIRTIO_F_VERSION_1
+)
+
+// Device is one virtio device, whatever transport it sits behind.
+type Device interface {
+	// Type is the device id.
+	Type() uint32
+	// Features are the device's own feature bits.
+	Features() uint64
+	// QueueSizes has the largest size of each queue, a power of two.
+	QueueSizes() []uint16
+	// Config is the configuration space, nil if there is none.
+	Config() ConfigSpace
+	// Activate hands over the queues. It runs on a vCPU thread: it starts
+	// goroutines and returns. After an error there is no Reset.
+	Activate(Activation) error
+	// Reset takes back what Activate gave. It returns only when no goroutine
+	// of the device can touch guest memory, and may be called on an idle
+	// device. The transport bounds the wait of the vCPU, not of Reset.
+	Reset()
+}
+
+// ConfigSpace is a device's configuration fields. Accesses may have any offset
+// and length, from any vCPU. ReadConfig fills what it has; the rest of p is
+// zero before the call.
+type ConfigSpace interface {
+	ReadConfig(off uint64, p []byte)
+	WriteConfig(off uint64, p []byte)
+}
+
+// Activation is what a device gets at DRIVER_OK.
+type Activation struct {
+	// Features are what the driver accepted.
+	Features uint64
+	// Queues has one entry per queue of QueueSizes, nil where the driver set
+	// none up.
+	Queues []*virtq.Queue
+	// ConfigChanged tells the driver that the configuration space is different
+	// now. It does not block.
+	ConfigChanged func()
+	// Fail tells the driver that the device needs a reset, and the log why. It
+	// does not block and may be called by any goroutine, also after Reset.
+	Fail func(error)
+}
