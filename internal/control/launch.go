@@ -2,10 +2,13 @@ package control
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // Child is the sandbox process's end of a launch.
@@ -18,24 +21,22 @@ type Child struct {
 	socket *os.File
 	alive  *os.File
 
-	once      sync.Once
-	committed chan error
+	once sync.Once
 }
 
 // Inherit takes over the inherited descriptors and reads the configuration.
 // The sandbox process calls it once, first of all.
 func Inherit() (*Child, error) {
-	c := &Child{
-		socket:    os.NewFile(LaunchFD, "launch"),
-		StateDir:  os.NewFile(StateDirFD, "state"),
-		alive:     os.NewFile(AliveFD, "alive"),
-		Log:       os.NewFile(LogFD, "log"),
-		committed: make(chan error, 1),
-	}
-	for _, f := range []*os.File{c.socket, c.StateDir, c.alive, c.Log} {
-		if _, err := f.Stat(); err != nil {
-			return nil, fmt.Errorf("not started by lucid: %w", err)
+	for fd := LaunchFD; fd <= LogFD; fd++ {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
+			return nil, errors.New("this command is for lucid's own use: it inherits what it works on")
 		}
+	}
+	c := &Child{
+		socket:   os.NewFile(LaunchFD, "launch"),
+		StateDir: os.NewFile(StateDirFD, "state"),
+		alive:    os.NewFile(AliveFD, "alive"),
+		Log:      os.NewFile(LogFD, "log"),
 	}
 	if err := Receive(c.socket, &c.Launch); err != nil {
 		return nil, fmt.Errorf("launch configuration: %w", err)
@@ -52,7 +53,6 @@ func (c *Child) Orphaned(onLoss func()) {
 	go func() {
 		var commit Commit
 		err := Receive(c.socket, &commit)
-		c.committed <- err
 		if err != nil {
 			onLoss()
 		}
@@ -65,4 +65,13 @@ func (c *Child) Ready(r Ready) error {
 	err := io.ErrClosedPipe
 	c.once.Do(func() { err = Send(c.socket, r) })
 	return err
+}
+
+// Now is CLOCK_MONOTONIC in nanoseconds, the clock of Launch.Spawned.
+func Now() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0 // the kernel has this clock since 2.6
+	}
+	return ts.Nano()
 }

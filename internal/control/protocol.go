@@ -92,15 +92,14 @@ type Launch struct {
 	Debug bool
 	// LogJSON selects the format of the log.
 	LogJSON bool
-	// Spawned is when the creator started the process: the zero of the timeline.
-	Spawned time.Time
+	// Spawned is when the creator started the process, in nanoseconds of
+	// CLOCK_MONOTONIC, which all processes share: the zero of the timeline.
+	Spawned int64
 }
 
 // Ready is the sandbox's first and only word on the launch socket.
 type Ready struct {
 	Error *Error `json:",omitempty"`
-	// Timeline so far.
-	Timeline Timeline
 }
 
 // Commit is the creator's answer to Ready: it has recorded the container.
@@ -115,21 +114,24 @@ const (
 	LogFD      = 6 // where it logs
 )
 
-// Mark is one moment of a container's life.
-type Mark struct {
-	Name string
-	// MS is milliseconds since spawn, on the monotonic clock.
-	MS float64
-}
-
 // Timeline is what happened in a VM, and how often it left guest mode.
 type Timeline struct {
-	Marks   []Mark
+	// Marks are milliseconds since MarkSpawn, on the monotonic clock.
+	Marks   map[string]float64
 	Exits   map[string]uint64 `json:",omitempty"` // by reason
 	Assists map[string]uint64 `json:",omitempty"` // by kind
 }
 
-// Names of marks, in the order in which they happen.
+// TimelineFile is where a sandbox process writes its Timeline, in the state
+// directory.
+const TimelineFile = "timeline.json"
+
+// MarkNames are the marks in the order in which they happen.
+var MarkNames = []string{
+	MarkSpawn, MarkVMCreated, MarkKernelEntry, MarkAgentHello, MarkCreated, MarkStarted, MarkExited,
+}
+
+// Names of marks.
 const (
 	MarkSpawn       = "spawn"
 	MarkVMCreated   = "vm_created"

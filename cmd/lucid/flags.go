@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/lucid-containers/lucid/internal/runtime"
+)
+
+// globalFlags are runc's, and lucid's own. They are accepted before and after
+// the command's name.
+func globalFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "debug", Usage: "log more, and print a timeline of the VM when a container that was run ends"},
+		&cli.StringFlag{Name: "log", Usage: "append to this log `FILE` (default: standard error)"},
+		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},
+		&cli.StringFlag{Name: "root", Value: defaultRoot(), Usage: "`DIR` for the state of containers, best on a tmpfs"},
+		&cli.BoolFlag{Name: "systemd-cgroup", Usage: "accepted for runc's callers"},
+		&cli.StringFlag{Name: "rootless", Value: "auto", Usage: "accepted for runc's callers"},
+
+		&cli.StringFlag{Name: "kernel", Usage: "boot this guest kernel, a vmlinux or bzImage `FILE`"},
+		&cli.StringFlag{Name: "initramfs", Usage: "use this initramfs `FILE`, with the agent in it"},
+		&cli.StringFlag{Name: "transport", Usage: "carry control and stdio over vsock or serial"},
+		&cli.BoolFlag{Name: "debug-uart", Usage: "give the guest kernel a serial port for its earliest messages"},
+	}
+}
+
+// defaultRoot follows runc: XDG_RUNTIME_DIR only for those who are not root.
+func defaultRoot() string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+		return filepath.Join(dir, "lucid")
+	}
+	return "/run/lucid"
+}
+
+// before looks at the global flags, before any command runs.
+func (a *app) before(ctx context.Context, cmd *cli.Command) (context.Context, error) {
+	format := cmd.String("log-format")
+	if format != "" && format != "text" && format != "json" {
+		return ctx, errors.New("invalid log-format: " + format)
+	}
+	log, err := openLogger(cmd.String("log"), format == "json", cmd.Bool("debug"))
+	if err != nil {
+		return ctx, err
+	}
+	a.log = log
+	if a.root, err = filepath.Abs(cmd.String("root")); err != nil {
+		return ctx, err
+	}
+	if a.root == "/" {
+		return ctx, errors.New("option --root argument should not be set to /")
+	}
+	if t := cmd.String("transport"); t != "" && t != "vsock" && t != "serial" {
+		return ctx, fmt.Errorf("--transport: %q is neither vsock nor serial", t)
+	}
+	return ctx, nil
+}
+
+// runtime is the containers under --root.
+func (a *app) runtime() (*runtime.Runtime, error) {
+	return runtime.New(runtime.Config{
+		Root:       a.root,
+		Sandbox:    []string{"/proc/self/exe", sandboxName},
+		SandboxEnv: sandboxEnv(),
+		Log:        a.log.Logger,
+	})
+}
+
+// container loads the container that the first argument names.
+func (a *app) container(cmd *cli.Command) (*runtime.Container, error) {
+	r, err := a.runtime()
+	if err != nil {
+		return nil, err
+	}
+	return r.Load(cmd.Args().First())
+}

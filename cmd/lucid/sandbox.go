@@ -1,0 +1,31 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/lucid-containers/lucid/internal/control"
+	"github.com/lucid-containers/lucid/internal/sandbox"
+)
+
+// sandboxName is the hidden command that holds a VM.
+const sandboxName = "sandbox"
+
+// sandboxEnv is the whole environment of a sandbox process. The Go runtime
+// reads these before anything of ours runs. The process keeps little garbage,
+// and besides the vCPUs, which sit in the kernel, has little to do at once.
+func sandboxEnv() []string {
+	return []string{"GOGC=50", "GOMAXPROCS=2"}
+}
+
+// sandboxMain is the sandbox process. What it returns is the container's exit
+// status.
+func sandboxMain() int {
+	child, err := control.Inherit()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "lucid:", err)
+		return 1
+	}
+	level := sandboxLevel(child.Launch.Debug)
+	return sandbox.Main(child, newSlog(child.Log, child.Launch.LogJSON, level))
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"io"
+	"os"
+	"sync"
+
+	"github.com/containerd/console"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// tty is the host's half of a container's terminal: a pty whose slave the
+// sandbox holds. It is raw, because the line discipline is the guest's. A
+// caller with a console socket gets the master; in the foreground, this
+// process copies between the master and its own terminal.
+type tty struct {
+	master console.Console
+	slave  *os.File
+
+	host    console.Console // this process's terminal, raw; nil without one
+	copied  chan struct{}   // closed when all output has been copied
+	closing sync.Once
+}
+
+func newTTY(size *specs.Box) (*tty, error) {
+	master, path, err := console.NewPty()
+	if err != nil {
+		return nil, err
+	}
+	t := &tty{master: master}
+	t.slave, err = os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		var c console.Console
+		if c, err = console.ConsoleFromFile(t.slave); err == nil {
+			err = c.SetRaw()
+		}
+	}
+	if err == nil && size != nil {
+		err = master.Resize(console.WinSize{Height: uint16(size.Height), Width: uint16(size.Width)})
+	}
+	if err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *tty) closeSlave() { _ = t.slave.Close() }
+
+// attach connects this process's terminal.
+func (t *tty) attach() error {
+	for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+		c, err := console.ConsoleFromFile(f)
+		if err == nil {
+			t.host = c
+			break
+		}
+	}
+	if t.host != nil {
+		if err := t.host.SetRaw(); err != nil {
+			return err
+		}
+		t.resize()
+	}
+	t.copied = make(chan struct{})
+	go func() {
+		defer close(t.copied)
+		// Ends with EIO once the sandbox has closed the slave and everything
+		// that was in the pty has been read.
+		_, _ = io.Copy(os.Stdout, t.master)
+	}()
+	// Ends with this process: a read from a terminal cannot be called off.
+	go func() { _, _ = io.Copy(t.master, os.Stdin) }()
+	return nil
+}
+
+// drain waits for the rest of the output.
+func (t *tty) drain() {
+	if t.copied != nil {
+		<-t.copied
+	}
+}
+
+// resize passes the window size of this process's terminal on.
+func (t *tty) resize() {
+	if t.host != nil {
+		_ = t.master.ResizeFrom(t.host) // the terminal may have gone away
+	}
+}
+
+// close gives this process's terminal back.
+func (t *tty) close() {
+	t.closing.Do(func() {
+		if t.host != nil {
+			_ = t.host.Reset()
+		}
+		if t.slave != nil {
+			_ = t.slave.Close()
+		}
+		_ = t.master.Close()
+	})
+}

@@ -1,0 +1,273 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/internal/control"
+)
+
+// Status is where a container stands, in the specification's words.
+type Status string
+
+// The statuses.
+const (
+	Creating Status = "creating"
+	Created  Status = "created"
+	Running  Status = "running"
+	Stopped  Status = "stopped"
+)
+
+const (
+	// statusTimeout is how long a live sandbox process may take to answer; one
+	// that is stopped by SIGSTOP never does.
+	statusTimeout = 2 * time.Second
+	// signalTimeout covers a guest on software KVM.
+	signalTimeout = 30 * time.Second
+	// startTimeout covers the exec of a large program there.
+	startTimeout = 5 * time.Minute
+	// stoppedGrace lets a sandbox process whose container has exited write
+	// out its last output.
+	stoppedGrace = 10 * time.Second
+)
+
+// Container is one container that Create made or Load found.
+type Container struct {
+	dir string
+	id  string
+	rec record // as it was when loaded
+	log *slog.Logger
+
+	child   *child // set by Create: this process is the sandbox's parent
+	spawned int64  // set by Create: control.Now at that moment
+}
+
+// child is a sandbox process of which this process is the parent.
+type child struct {
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when it has been waited for
+}
+
+// ID returns the container's ID.
+func (c *Container) ID() string { return c.id }
+
+// Pid returns the sandbox process, which stands for the container on the host.
+func (c *Container) Pid() int { return c.rec.Pid }
+
+// Dir returns the state directory.
+func (c *Container) Dir() string { return c.dir }
+
+// Status asks where the container stands now.
+func (c *Container) Status() (Status, error) {
+	if !alive(c.dir) {
+		// Delete takes the directory away after the process.
+		rec, err := readRecord(c.dir)
+		if err != nil {
+			return "", err
+		}
+		c.rec = *rec
+		if !alive(c.dir) {
+			return Stopped, nil
+		}
+	}
+	rec, err := readRecord(c.dir)
+	if err != nil {
+		return "", err
+	}
+	c.rec = *rec
+	if !rec.Committed {
+		return Creating, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	var st control.Status
+	err = c.call(ctx, control.MethodStatus, nil, &st)
+	switch {
+	case err == nil:
+		return statusOf(st.State), nil
+	case !alive(c.dir):
+		return Stopped, nil
+	case rec.Started:
+		return Running, nil
+	default:
+		return Created, nil
+	}
+}
+
+func statusOf(s control.State) Status {
+	switch s {
+	case control.StateCreating:
+		return Creating
+	case control.StateCreated:
+		return Created
+	case control.StateStopped:
+		return Stopped
+	default:
+		return Running
+	}
+}
+
+// State is what `lucid state` prints.
+type State struct {
+	Version     string            `json:"ociVersion"`
+	ID          string            `json:"id"`
+	Pid         int               `json:"pid"`
+	Status      Status            `json:"status"`
+	Bundle      string            `json:"bundle"`
+	Rootfs      string            `json:"rootfs"`
+	Created     time.Time         `json:"created"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Owner       string            `json:"owner"` // left to the caller: a user data base is not ours to read
+}
+
+// State describes the container as it stands now.
+func (c *Container) State() (State, error) {
+	status, err := c.Status()
+	if err != nil {
+		return State{}, err
+	}
+	s := stateOf(&c.rec, status)
+	if status == Stopped {
+		s.Pid = 0
+	}
+	return s, nil
+}
+
+func stateOf(rec *record, status Status) State {
+	return State{
+		Version: rec.Version, ID: rec.ID, Pid: rec.Pid, Status: status, Bundle: rec.Bundle,
+		Rootfs: rec.Rootfs, Created: rec.Created, Annotations: rec.Annotations,
+	}
+}
+
+// Start releases the process of a created container.
+func (c *Container) Start() error {
+	status, err := c.Status()
+	if err != nil {
+		return err
+	}
+	switch status {
+	case Created:
+	case Running:
+		return ErrStartRunning
+	case Stopped:
+		return ErrStartStopped
+	default:
+		return fmt.Errorf(textStartOther, status)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	if err := c.call(ctx, control.MethodStart, nil, nil); err != nil {
+		var ce *control.Error
+		if errors.As(err, &ce) {
+			switch ce.Kind {
+			case control.KindRunning:
+				return ErrStartRunning
+			case control.KindNotRunning:
+				return ErrStartStopped
+			}
+			return ce
+		}
+		if !alive(c.dir) {
+			return ErrStartStopped
+		}
+		return err
+	}
+	// The container may have ended and been deleted by now: no error.
+	if l, err := lock(c.dir); err == nil {
+		if rec, err := readRecord(c.dir); err == nil {
+			rec.Started = true
+			if err := writeRecord(c.dir, rec); err != nil {
+				c.log.Warn("state.json", "err", err)
+			}
+		}
+		_ = l.Close()
+	}
+	return c.poststart()
+}
+
+// Signal sends a signal to the container's process. SIGKILL ends the
+// container whatever state its guest is in.
+func (c *Container) Signal(sig unix.Signal) error {
+	status, err := c.Status()
+	if err != nil {
+		return err
+	}
+	if status != Created && status != Running {
+		return ErrNotRunning
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), signalTimeout)
+	defer cancel()
+	err = c.call(ctx, control.MethodKill, control.KillParams{Signal: int(sig)}, nil)
+	var ce *control.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &ce) && ce.Kind == control.KindNotRunning:
+		return ErrNotRunning
+	case errors.As(err, &ce):
+		return ce
+	case !alive(c.dir):
+		// It went away while it was asked: the signal came too late, or did it.
+		if sig == unix.SIGKILL {
+			return nil
+		}
+		return ErrNotRunning
+	case sig == unix.SIGKILL:
+		return signalProcess(c.rec.Pid, c.rec.StartTime, unix.SIGKILL)
+	default:
+		return err
+	}
+}
+
+// call makes one call on the control socket.
+func (c *Container) call(ctx context.Context, method string, params, result any) error {
+	conn, err := control.Dial(ctx, c.dir)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Call(ctx, method, params, result)
+}
+
+// Wait returns the exit status of a container that this process created: a
+// process's status, or 128 plus the signal that ended it.
+func (c *Container) Wait() int {
+	<-c.child.exited
+	return exitStatus(c.child.cmd.ProcessState)
+}
+
+func exitStatus(ps *os.ProcessState) int {
+	ws := ps.Sys().(syscall.WaitStatus)
+	if ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return ws.ExitStatus()
+}
+
+// Timeline reads what the sandbox process has written down so far.
+func (c *Container) Timeline() (control.Timeline, error) {
+	var t control.Timeline
+	data, err := os.ReadFile(filepath.Join(c.dir, control.TimelineFile))
+	if err == nil {
+		err = json.Unmarshal(data, &t)
+	}
+	return t, err
+}
+
+// waitGone waits until the sandbox process has ended, at most for d.
+func (c *Container) waitGone(d time.Duration) {
+	for begin := time.Now(); alive(c.dir) && time.Since(begin) < d; {
+		time.Sleep(10 * time.Millisecond)
+	}
+}

@@ -1,0 +1,289 @@
+package runtime
+
+// How a container comes to be:
+//
+//	Create  make ROOT/ID, lock it, write the record, spawn the sandbox process
+//	        with the launch socket, write its pid down, unlock
+//	        ── configuration ──▶ sandbox: VM up, agent's hello, container built
+//	        ◀── ready or error ──
+//	        run the host's hooks
+//	        lock, see that nobody deleted the container, record "committed", unlock
+//	        ── commit ──▶ from here on the sandbox process lives on its own
+//
+// The lock is not held while the VM starts, so `delete --force` and `state`
+// work meanwhile.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/internal/control"
+	"github.com/lucid-containers/lucid/internal/oci"
+)
+
+// CreateConfig says what to create.
+type CreateConfig struct {
+	ID     string
+	Bundle string // absolute
+	// Spec gives the record its version, annotations and hooks; Plan is what
+	// is carried out.
+	Spec *specs.Spec
+	Plan *oci.Plan
+	// Kernel and Initramfs are host paths.
+	Kernel    string
+	Initramfs string
+	// Stdio are the container's fds 0 to 2. With Terminal they are one pty in
+	// raw mode.
+	Stdio    [3]*os.File
+	Terminal bool
+	// SandboxLog is where the sandbox process logs; nil means sandbox.log in
+	// the state directory.
+	SandboxLog *os.File
+	LogJSON    bool
+	Debug      bool
+}
+
+// Create builds a container up to the point where only its process is
+// missing. On any error nothing is left. When ctx ends before that, it is an
+// error like any other.
+func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (_ *Container, err error) {
+	if err := checkID(cfg.ID); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(r.root, 0o700); err != nil {
+		return nil, err
+	}
+	dir := r.dir(cfg.ID)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			return nil, ErrExist
+		}
+		return nil, err
+	}
+	c := &Container{dir: dir, id: cfg.ID, log: r.log}
+	defer func() {
+		if err != nil {
+			r.undo(c)
+		}
+	}()
+	launch, err := r.spawn(c, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer launch.Close()
+	// Ends the waiting below.
+	defer context.AfterFunc(ctx, func() { _ = launch.SetDeadline(time.Unix(1, 0)) })()
+	if err := handshake(launch, c, cfg); err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, err
+	}
+	if err := c.hooksCreate(); err != nil {
+		return nil, err
+	}
+	if err := c.commit(); err != nil {
+		return nil, err
+	}
+	if err := control.Send(launch, control.Commit{}); err != nil {
+		return nil, fmt.Errorf("sandbox process: %w", err)
+	}
+	return c, nil
+}
+
+// spawn writes the first record and starts the sandbox process. It returns
+// the creator's end of the launch socket.
+func (r *Runtime) spawn(c *Container, cfg CreateConfig) (*os.File, error) {
+	l, err := lock(c.dir)
+	if errors.Is(err, ErrNotExist) {
+		return nil, errors.New(textGoneInCreation)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	c.rec = record{
+		Version: cfg.Spec.Version, ID: cfg.ID, Bundle: cfg.Bundle, Rootfs: cfg.Plan.Host.Rootfs.Path,
+		Created: time.Now().UTC(), Annotations: cfg.Spec.Annotations, Hooks: cfg.Plan.Host.Hooks,
+	}
+	if err := writeRecord(c.dir, &c.rec); err != nil {
+		return nil, err
+	}
+	ours, err := r.start(c, cfg)
+	if err != nil {
+		return nil, err
+	}
+	c.rec.Pid = c.child.cmd.Process.Pid
+	if c.rec.StartTime, err = startTime(c.rec.Pid); err == nil {
+		err = writeRecord(c.dir, &c.rec)
+	}
+	if err != nil {
+		_ = ours.Close()
+		return nil, err
+	}
+	return ours, nil
+}
+
+// start runs the sandbox command with its descriptors (control.LaunchFD and
+// following).
+func (r *Runtime) start(c *Container, cfg CreateConfig) (*os.File, error) {
+	// What the caller has open without close-on-exec, such as the pipes of
+	// another container, must not live on in the sandbox process.
+	if err := unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return nil, os.NewSyscallError("close_range", err)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "launch"), os.NewFile(uintptr(pair[1]), "launch")
+	defer theirs.Close()
+	files, err := c.inherited(theirs, cfg)
+	for _, f := range files[1:] {
+		defer f.Close()
+	}
+	if err != nil {
+		_ = ours.Close()
+		return nil, err
+	}
+	cmd := exec.Command(r.sandbox[0], append(r.sandbox[1:len(r.sandbox):len(r.sandbox)], c.id)...)
+	cmd.Args[0] = "lucid"
+	cmd.Env, cmd.Dir = r.env, "/"
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = cfg.Stdio[0], cfg.Stdio[1], cfg.Stdio[2]
+	cmd.ExtraFiles = files
+	// A session of its own: a terminal's hang-up or ^C is not for it. With a
+	// pty, that is its terminal, so that it hears of new window sizes. No
+	// PDEATHSIG: it outlives us.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: cfg.Terminal, Ctty: 0}
+	c.spawned = control.Now()
+	if err := cmd.Start(); err != nil {
+		_ = ours.Close()
+		return nil, fmt.Errorf("sandbox process: %w", err)
+	}
+	c.child = &child{cmd: cmd, exited: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait() // ProcessState is what counts
+		close(c.child.exited)
+	}()
+	return ours, nil
+}
+
+// inherited opens what the sandbox process gets from fd 3 on. The first is
+// theirs; the rest are the caller's to close, also on error.
+func (c *Container) inherited(theirs *os.File, cfg CreateConfig) ([]*os.File, error) {
+	files := []*os.File{theirs}
+	state, err := os.OpenFile(c.dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return files, err
+	}
+	files = append(files, state)
+	live, err := os.OpenFile(filepath.Join(c.dir, aliveFile), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return files, err
+	}
+	files = append(files, live)
+	// The lock belongs to the open file, so the process inherits it.
+	ctx, cancel := context.WithTimeout(context.Background(), lockTimeout)
+	defer cancel()
+	if err := flockWait(ctx, live); err != nil {
+		return files, err
+	}
+	var log *os.File
+	if cfg.SandboxLog != nil {
+		fd, err := unix.FcntlInt(cfg.SandboxLog.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return files, os.NewSyscallError("dup", err)
+		}
+		log = os.NewFile(uintptr(fd), cfg.SandboxLog.Name())
+	} else {
+		log, err = os.OpenFile(filepath.Join(c.dir, "sandbox.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return files, err
+		}
+	}
+	return append(files, log), nil
+}
+
+// handshake sends the configuration and waits for the sandbox's word.
+func handshake(launch *os.File, c *Container, cfg CreateConfig) error {
+	plan, err := json.Marshal(cfg.Plan)
+	if err != nil {
+		return err
+	}
+	err = control.Send(launch, control.Launch{
+		ID: cfg.ID, Plan: plan, Kernel: cfg.Kernel, Initramfs: cfg.Initramfs, Terminal: cfg.Terminal,
+		Debug: cfg.Debug, LogJSON: cfg.LogJSON, Spawned: c.spawned,
+	})
+	var ready control.Ready
+	if err == nil {
+		err = control.Receive(launch, &ready)
+	}
+	switch {
+	case err == nil && ready.Error != nil:
+		return ready.Error
+	case err == nil:
+		return nil
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+		// The socket closed: the process is ending or has ended.
+		select {
+		case <-c.child.exited:
+			return fmt.Errorf("sandbox process ended before it was ready: %s", c.child.cmd.ProcessState)
+		case <-time.After(killTimeout):
+		}
+	}
+	return fmt.Errorf("sandbox process: %w", err)
+}
+
+// commit records success, unless the container was deleted meanwhile.
+func (c *Container) commit() error {
+	l, err := lock(c.dir)
+	if errors.Is(err, ErrNotExist) {
+		return errors.New(textGoneInCreation)
+	}
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if !alive(c.dir) {
+		return errors.New("sandbox process was killed while the container was being created")
+	}
+	c.rec.Committed = true
+	return writeRecord(c.dir, &c.rec)
+}
+
+// undo takes a container that failed to come to be away again.
+func (r *Runtime) undo(c *Container) {
+	l, err := lock(c.dir)
+	if err != nil {
+		if !errors.Is(err, ErrNotExist) {
+			r.log.Error("cannot clean up", "dir", c.dir, "err", err)
+		}
+	} else {
+		defer l.Close()
+	}
+	if c.child != nil {
+		_ = c.child.cmd.Process.Kill() // an error says that it has ended
+		<-c.child.exited
+	}
+	if err != nil {
+		return
+	}
+	var rec *record
+	if c.child != nil {
+		rec = &c.rec
+	}
+	if err := r.remove(c.id, rec); err != nil {
+		r.log.Error("cannot clean up", "dir", c.dir, "err", err)
+	}
+}

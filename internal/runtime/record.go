@@ -1,0 +1,90 @@
+package runtime
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Files of a state directory.
+const (
+	recordFile = "state.json"
+	lockFile   = "lock"
+	aliveFile  = "alive"
+)
+
+// record is state.json.
+type record struct {
+	Version     string            `json:"ociVersion"`
+	ID          string            `json:"id"`
+	Bundle      string            `json:"bundle"`
+	Rootfs      string            `json:"rootfs"`
+	Created     time.Time         `json:"created"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Hooks       *specs.Hooks      `json:"hooks,omitempty"`
+
+	// Pid is 0 until the sandbox process is spawned. StartTime, in clock
+	// ticks since boot (proc(5), stat field 22), tells it from a later
+	// process of the same pid.
+	Pid       int    `json:"pid"`
+	StartTime uint64 `json:"startTime"`
+	// Committed says that Create has succeeded.
+	Committed bool `json:"committed"`
+	// Started is only looked at when a live sandbox process does not answer.
+	Started bool `json:"started"`
+}
+
+func readRecord(dir string) (*record, error) {
+	data, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil, ErrNotExist
+	}
+	if err != nil {
+		return nil, err
+	}
+	var rec record
+	if err := json.Unmarshal(data, &rec); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, recordFile), err)
+	}
+	return &rec, nil
+}
+
+// writeRecord replaces state.json. Precondition: the directory is locked.
+func writeRecord(dir string, rec *record) error {
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	return WriteFileAtomic(filepath.Join(dir, recordFile), data, 0o600)
+}
+
+// WriteFileAtomic writes .NAME and renames it to NAME, so that a reader sees
+// nothing or everything.
+func WriteFileAtomic(path string, data []byte, perm os.FileMode) (err error) {
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, perm)
+	if err != nil {
+		return err
+	}
+	n, err := f.Write(data)
+	if err == nil && n < len(data) {
+		err = io.ErrShortWrite
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		_ = os.Remove(tmp)
+	}
+	return err
+}

@@ -1,0 +1,135 @@
+package runtime
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+)
+
+// Config describes a Runtime.
+type Config struct {
+	// Root holds one directory per container. It is made when missing.
+	Root string
+	// Sandbox is the command that starts a sandbox process; the container's
+	// ID is added as the last argument. Tests put a fake here.
+	Sandbox []string
+	// SandboxEnv is that process's whole environment.
+	SandboxEnv []string
+	// Log may be nil.
+	Log *slog.Logger
+}
+
+// Runtime keeps containers under one root directory.
+type Runtime struct {
+	root    string
+	sandbox []string
+	env     []string
+	log     *slog.Logger
+}
+
+// New returns a Runtime. It touches no file.
+func New(cfg Config) (*Runtime, error) {
+	if !filepath.IsAbs(cfg.Root) || filepath.Clean(cfg.Root) == "/" {
+		return nil, errors.New("the root directory must be an absolute path other than /")
+	}
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Runtime{root: filepath.Clean(cfg.Root), sandbox: cfg.Sandbox, env: cfg.SandboxEnv, log: log}, nil
+}
+
+func (r *Runtime) dir(id string) string { return filepath.Join(r.root, id) }
+
+// Load finds a container.
+func (r *Runtime) Load(id string) (*Container, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	rec, err := readRecord(r.dir(id))
+	if err != nil {
+		return nil, err
+	}
+	return &Container{dir: r.dir(id), id: id, rec: *rec, log: r.log}, nil
+}
+
+// List loads all containers. onError is told of those that cannot be loaded.
+func (r *Runtime) List(onError func(id string, err error)) ([]*Container, error) {
+	entries, err := os.ReadDir(r.root)
+	if err != nil {
+		return nil, err
+	}
+	var all []*Container
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		c, err := r.Load(e.Name())
+		if err != nil {
+			// Gone since, or not yet there.
+			if !errors.Is(err, ErrNotExist) {
+				onError(e.Name(), err)
+			}
+			continue
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// Delete removes a container as `runc delete` does: a stopped one, or a
+// created one, which is killed first. With force also a running one, a
+// half-made one, and one that does not exist.
+func (r *Runtime) Delete(id string, force bool) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	l, err := lock(r.dir(id))
+	if errors.Is(err, ErrNotExist) && force {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	rec, err := readRecord(r.dir(id))
+	if err != nil {
+		// Half-made: a create was killed before it could write the record.
+		if e := r.remove(id, nil); e != nil {
+			return e
+		}
+		if force {
+			return nil
+		}
+		return err
+	}
+	if !force {
+		c := &Container{dir: r.dir(id), id: id, rec: *rec, log: r.log}
+		status, err := c.Status()
+		if err != nil {
+			return err
+		}
+		switch status {
+		case Stopped:
+			c.waitGone(stoppedGrace)
+		case Created:
+		default:
+			return &NotStoppedError{ID: id, Status: status}
+		}
+	}
+	return r.remove(id, rec)
+}
+
+// remove kills what is left of a container and takes its directory away.
+// Precondition: the directory is locked.
+func (r *Runtime) remove(id string, rec *record) error {
+	if err := end(r.dir(id), rec); err != nil {
+		return err
+	}
+	if rec != nil {
+		runPoststop(rec, r.log)
+	}
+	// The record goes last but for the lock: until then the container exists.
+	return os.RemoveAll(r.dir(id))
+}
