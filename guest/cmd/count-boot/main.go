@@ -1,0 +1,114 @@
+// Command count-boot prints how many instructions a boot costs from the
+// kernel's entry to the agent's hello. Run it at the root of the repository:
+//
+//	go run ./guest/cmd/count-boot             # kernel and agent
+//	go run ./guest/cmd/count-boot -hello      # kernel and the smallest Go init
+//	go run ./guest/cmd/count-boot -profile 60 # where they go, by function
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/lucid-containers/lucid/guest/countboot"
+	"github.com/lucid-containers/lucid/guest/initramfs"
+)
+
+func main() {
+	var (
+		c         countboot.Config
+		hello     = flag.Bool("hello", false, "boot the smallest Go init instead of the agent")
+		profile   = flag.Int("profile", 0, "print the `N` dearest functions")
+		systemMap = flag.String("map", "guest/out/System.map", "symbols for -profile")
+		more      = flag.String("append", "", "further kernel parameters")
+		limit     = flag.Uint64("max", 0, "fail when a boot takes more instructions than this")
+		verbose   = flag.Bool("v", false, "show the guest's console")
+	)
+	flag.StringVar(&c.Kernel, "kernel", "guest/out/vmlinux", "kernel")
+	flag.StringVar(&c.Initrd, "initrd", "guest/out/initramfs.cpio", "initramfs")
+	flag.IntVar(&c.Memory, "m", 128, "memory in MiB")
+	flag.IntVar(&c.CPUs, "smp", 1, "vCPUs")
+	flag.StringVar(&c.Share, "share", "", "directory behind the 9p device (default an empty one)")
+	flag.Parse()
+	c.Append = strings.Fields(*more)
+	if *verbose {
+		c.Log = os.Stderr
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	if err := run(ctx, c, *hello, *profile, *systemMap, *limit); err != nil {
+		fmt.Fprintln(os.Stderr, "count-boot:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, c countboot.Config, hello bool, profile int, systemMap string, limit uint64) error {
+	if hello {
+		dir, err := os.MkdirTemp("", "count-boot-")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		if c.Initrd, err = helloInitramfs(ctx, dir); err != nil {
+			return err
+		}
+	}
+	if profile > 0 {
+		return printProfile(ctx, c, profile, systemMap)
+	}
+	r, err := countboot.Count(ctx, c)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d instructions (%.2f M) from the kernel's entry to hello; the firmware's %d are not in it\n",
+		r.Boot, float64(r.Boot)/1e6, r.Firmware)
+	if limit > 0 && r.Boot > limit {
+		return fmt.Errorf("%d instructions are more than the allowed %d", r.Boot, limit)
+	}
+	return nil
+}
+
+func helloInitramfs(ctx context.Context, dir string) (string, error) {
+	binary := filepath.Join(dir, "init")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "./guest/cmd/hello-init")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build of hello-init: %w: %s", err, out)
+	}
+	data, err := os.ReadFile(binary)
+	if err != nil {
+		return "", err
+	}
+	var archive bytes.Buffer
+	if err := initramfs.Write(&archive, initramfs.Agent(data)); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "initramfs.cpio")
+	return path, os.WriteFile(path, archive.Bytes(), 0o644)
+}
+
+func printProfile(ctx context.Context, c countboot.Config, n int, systemMap string) error {
+	costs, sum, err := countboot.Profile(ctx, c, systemMap)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d instructions executed\n\n%12s %12s %8s  by total\n", sum, "total", "self", "calls")
+	for _, cost := range costs[:min(n, len(costs))] {
+		fmt.Printf("%12d %12d %8d  %s\n", cost.Total, cost.Self, cost.Calls, cost.Name)
+	}
+	slices.SortStableFunc(costs, func(a, b countboot.Cost) int { return int(int64(b.Self) - int64(a.Self)) })
+	fmt.Printf("\n%12s %12s %8s  by self\n", "total", "self", "calls")
+	for _, cost := range costs[:min(n, len(costs))] {
+		fmt.Printf("%12d %12d %8d  %s\n", cost.Total, cost.Self, cost.Calls, cost.Name)
+	}
+	return nil
+}

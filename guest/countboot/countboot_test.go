@@ -1,0 +1,134 @@
+package countboot
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestStubIsPVH(t *testing.T) {
+	f, err := elf.NewFile(bytes.NewReader(stubKernel()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Progs) != 2 || f.Progs[0].Type != elf.PT_LOAD || f.Progs[1].Type != elf.PT_NOTE {
+		t.Fatalf("segments %v", f.Progs)
+	}
+	note := make([]byte, f.Progs[1].Filesz)
+	if _, err := f.Progs[1].ReadAt(note, 0); err != nil {
+		t.Fatal(err)
+	}
+	entry := uint64(f.ByteOrder.Uint32(note[16:]))
+	if f.ByteOrder.Uint32(note[8:]) != 18 || string(note[12:16]) != "Xen\x00" || entry != f.Entry {
+		t.Errorf("note % x, entry %#x", note, f.Entry)
+	}
+}
+
+func needQEMU(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		t.Skip("no qemu-system-x86_64; try: apt-get install qemu-system-x86")
+	}
+}
+
+func TestFirmwareIsRepeatable(t *testing.T) {
+	needQEMU(t)
+	first, err := countFirmware(context.Background(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := countFirmware(context.Background(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first != second || first == 0 || first > 1e6 {
+		t.Errorf("firmware took %d, then %d instructions", first, second)
+	}
+}
+
+// TestGuestCount boots the real kernel with the smallest Go init, twice.
+func TestGuestCount(t *testing.T) {
+	needQEMU(t)
+	const root = "../.."
+	if _, err := os.Stat(filepath.Join(root, "guest/out/vmlinux")); err != nil {
+		t.Skip("no guest/out/vmlinux; try: make kernel")
+	}
+	var outs [2]string
+	for i := range outs {
+		cmd := exec.Command("go", "run", "./guest/cmd/count-boot", "-hello")
+		cmd.Dir = root
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		outs[i] = string(out)
+	}
+	if outs[0] != outs[1] || !strings.Contains(outs[0], "from the kernel's entry to hello") {
+		t.Errorf("two counts differ:\n%s%s", outs[0], outs[1])
+	}
+}
+
+func TestReadSymbols(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "System.map")
+	text := "0000000000000000 T percpu\nffffffff81000100 t b\nffffffff81000000 T a\nffffffff81000100 T b_alias\nffffffff81000200 D data\n"
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s, err := readSymbols(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for addr, want := range map[uint64]int{0xffffffff80ffffff: -1, 0xffffffff81000000: 0, 0xffffffff810000ff: 0, 0xffffffff81000100: 1, 0xffffffff82000000: 1} {
+		if got := s.find(addr); got != want {
+			t.Errorf("find(%#x) = %d, want %d", addr, got, want)
+		}
+	}
+}
+
+// TestProfilerFollowsCalls walks a trace of a() calling b() twice, b() running
+// a REP instruction, an interrupt handler, and user code.
+func TestProfilerFollowsCalls(t *testing.T) {
+	const a, b, irq = 0xffffffff81000000, 0xffffffff81000100, 0xffffffff81000200
+	pcs := []uint64{
+		0x1000,          // firmware, skipped
+		0x100000,        // early
+		a, a + 1, a + 2, // a calls
+		b, b + 1, b + 1, b + 1, b + 2, // b with a REP of three iterations, returns
+		a + 3,  // a calls
+		b, irq, // interrupted
+		irq + 1,      // returns
+		b + 1, a + 4, // b goes on and returns to a
+		0x400000, 0x400001, // user code
+	}
+	var trace strings.Builder
+	for _, pc := range pcs {
+		fmt.Fprintf(&trace, "Trace 0: 0x7fbba3800100 [0000000000000000/%016x/000000b0/ff020201] \n", pc)
+	}
+	p := newProfiler(symbols{{a, "a"}, {b, "b"}, {irq, "irq"}}, 2)
+	if err := p.RoutineRead(strings.NewReader(trace.String() + endOfTrace)); err != nil {
+		t.Fatal(err)
+	}
+	got, sum := p.costs()
+	if want := uint64(len(pcs) - 1); sum != want {
+		t.Errorf("sum %d, want %d", sum, want)
+	}
+	want := []Cost{
+		{"a", 5, 16, 1},
+		{"b", 7, 9, 2},
+		{"irq", 2, 2, 1},
+		{nameUser, 2, 2, 1},
+		{"(of these REP iterations)", 2, 2, 0},
+		{nameEarly, 1, 1, 1},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("costs (-want +got):\n%s", diff)
+	}
+}
