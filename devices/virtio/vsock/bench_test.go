@@ -11,7 +11,9 @@ import (
 func BenchmarkHostToGuest(b *testing.B) {
 	host, guest := pair(b)
 	buf := make([]byte, 64<<10)
-	go func() { _, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{guest}, make([]byte, 64<<10)) }()
+	go func() {
+		_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{guest}, make([]byte, 64<<10))
+	}()
 	b.SetBytes(int64(len(buf)))
 	for b.Loop() {
 		if _, err := host.Write(buf); err != nil {

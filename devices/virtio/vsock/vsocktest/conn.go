@@ -1,6 +1,7 @@
 package vsocktest
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"os"
@@ -25,7 +26,7 @@ type Conn struct {
 	opened    bool
 	closed    bool
 	err       error
-	buf       []byte
+	buf       bytes.Buffer
 	peerShut  uint32
 	shut      uint32
 	fwd       uint32 // bytes read
@@ -71,13 +72,13 @@ func (c *Conn) recv(h Header, p []byte) {
 	case OpReset:
 		c.err, gone = syscall.ECONNRESET, true
 	case OpData:
-		if len(c.buf)+len(p) > bufAlloc {
-			c.s.g.t.Errorf("vsocktest: the host overran its credit: %d bytes more on %d", len(p), len(c.buf))
+		if c.buf.Len()+len(p) > bufAlloc {
+			c.s.g.t.Errorf("vsocktest: the host overran its credit: %d bytes more on %d", len(p), c.buf.Len())
 		}
 		if c.peerShut&ShutSend != 0 {
 			c.s.g.t.Error("vsocktest: data after SHUTDOWN")
 		}
-		c.buf = append(c.buf, p...)
+		c.buf.Write(p)
 	case OpShutdown:
 		c.peerShut |= h.Flags
 		if c.peerShut == ShutBoth {
@@ -107,9 +108,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 		case passed(c.rdl):
 			c.mu.Unlock()
 			return 0, os.ErrDeadlineExceeded
-		case len(c.buf) > 0 || len(p) == 0:
-			n := copy(p, c.buf)
-			c.buf = c.buf[n:]
+		case c.buf.Len() > 0 || len(p) == 0:
+			n, _ := c.buf.Read(p)
 			c.fwd += uint32(n)
 			update := c.fwd-c.fwdSent >= bufAlloc/2
 			c.mu.Unlock()

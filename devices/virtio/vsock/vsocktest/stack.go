@@ -30,12 +30,7 @@ func NewStack(g *Guest) *Stack {
 
 func (s *Stack) routineRX() {
 	defer close(s.done)
-	for {
-		h, p, ok := s.g.TryRecv(time.Hour)
-		if !ok {
-			break
-		}
-		s.handle(h, p)
+	for s.g.recv(time.Hour, s.handle) {
 	}
 	s.mu.Lock()
 	conns := s.conns
