@@ -4,10 +4,10 @@
 //
 // Life of a device, as the transport drives it:
 //
-//	         Activate (DRIVER_OK)
-//	 idle ───────────────────────▶ active ──Fail──▶ active, NEEDS_RESET
-//	  ▲                               │                 │
-//	  └──────────── Reset ────────────┴─────────────────┘
+//	        Activate (DRIVER_OK)
+//	idle ───────────────────────▶ active ──Fail──▶ active, NEEDS_RESET
+//	 ▲                               │                 │
+//	 └──────────── Reset ────────────┴─────────────────┘
 //
 // Activate and Reset are never called at the same time, and Type, Features,
 // QueueSizes and Config return the same things for ever.
