@@ -1,0 +1,96 @@
+package boot
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+)
+
+// compression is one way that scripts/Makefile.lib of the kernel packs a
+// vmlinux.
+type compression struct {
+	name  string
+	magic string
+	// open starts unpacking; nil when this program cannot. The reader gives at
+	// least size bytes.
+	open func(payload []byte, size int) (io.Reader, error)
+	// trailer is what follows the packed stream: size_append of Makefile.lib adds
+	// the size as 4 bytes; gzip has it as its own last field.
+	trailer int
+}
+
+var compressions = []compression{
+	{"gzip", "\x1f\x8b", openGzip, 0},
+	{"xz", "\xfd7zXZ\x00", openXZ, 4},
+	{"lz4", "\x02\x21\x4c\x18", openLZ4, 4}, // the legacy frame
+	{"zstd", "\x28\xb5\x2f\xfd", openZstd, 4},
+	{"bzip2", "BZh", nil, 4},
+	{"lzop", "\x89LZO", nil, 4},
+	{"lzma", "\x5d\x00\x00", nil, 0},
+}
+
+// zstdMaxWindow is the window of `zstd --ultra -22`, which the kernel uses.
+const zstdMaxWindow = 128 << 20
+
+// unpack unpacks the payload of a bzImage. Its last four bytes are the unpacked
+// size, for each compression.
+func unpack(payload []byte) ([]byte, error) {
+	for _, c := range compressions {
+		if !bytes.HasPrefix(payload, []byte(c.magic)) {
+			continue
+		}
+		if c.open == nil {
+			return nil, fmt.Errorf("%w: packed with %s, which is not supported; use gzip, xz, lz4 or zstd, or the vmlinux itself", ErrKernel, c.name)
+		}
+		out, err := c.unpack(payload)
+		if err != nil {
+			return nil, fmt.Errorf("%w: unpack %s: %w", ErrKernel, c.name, err)
+		}
+		return out, nil
+	}
+	if bytes.HasPrefix(payload, elfMagic) {
+		return payload, nil // CONFIG_KERNEL_UNCOMPRESSED
+	}
+	return nil, fmt.Errorf("%w: payload is packed in an unknown way (starts with % x)", ErrKernel, payload[:min(len(payload), 6)])
+}
+
+func (c compression) unpack(payload []byte) ([]byte, error) {
+	if len(payload) < 4+len(c.magic) {
+		return nil, io.ErrUnexpectedEOF
+	}
+	size := binary.LittleEndian.Uint32(payload[len(payload)-4:])
+	if size > maxUnpackedSize {
+		return nil, fmt.Errorf("the file claims %d bytes, at most %d are accepted", size, maxUnpackedSize)
+	}
+	r, err := c.open(payload[:len(payload)-c.trailer], int(size))
+	if err != nil {
+		return nil, err
+	}
+	// Untouched pages of out cost nothing, so a lie about the size does not either.
+	out := make([]byte, size)
+	n, err := io.ReadFull(r, out)
+	if err != nil {
+		return nil, fmt.Errorf("after %d of %d bytes: %w", n, size, err)
+	}
+	return out, nil
+}
+
+func openGzip(payload []byte, _ int) (io.Reader, error) {
+	return gzip.NewReader(bytes.NewReader(payload))
+}
+
+func openLZ4(payload []byte, _ int) (io.Reader, error) {
+	return lz4.NewReader(bytes.NewReader(payload)), nil
+}
+
+func openZstd(payload []byte, _ int) (io.Reader, error) {
+	return zstd.NewReader(bytes.NewReader(payload),
+		zstd.WithDecoderConcurrency(1),
+		zstd.WithDecoderMaxWindow(zstdMaxWindow),
+		zstd.WithDecoderMaxMemory(maxUnpackedSize))
+}
