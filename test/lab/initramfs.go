@@ -26,13 +26,13 @@ var (
 )
 
 // modulesFor resolves the two lists of a request and returns the files.
-func modulesFor(o *options, k *kernel) (early, late []labproto.Module, files []initFile, err error) {
+func modulesFor(o *options, k *kernel, images bool) (early, late []labproto.Module, files []initFile, err error) {
 	tree, err := openModuleTree(k.Modules)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	names := append([]string(nil), rootModules...)
-	if len(o.MemFiles) > 0 || o.ICount {
+	if images {
 		names = append(names, imageModules...)
 	}
 	if !o.ICount {
@@ -152,6 +152,7 @@ func cpio(files []initFile) []byte {
 func pad(w interface {
 	io.Writer
 	Len() int
-}) {
+},
+) {
 	_, _ = w.Write(make([]byte, -w.Len()&3))
 }

@@ -56,7 +56,11 @@ func prepare(o *options) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	early, late, files, err := modulesFor(o, k)
+	disks, err := images(o)
+	if err != nil {
+		return nil, err
+	}
+	early, late, files, err := modulesFor(o, k, len(disks) > 0)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +70,7 @@ func prepare(o *options) (*session, error) {
 	}
 	req := &labproto.Request{
 		Args: o.command(), Env: environ(os.Environ()), Dir: dir, Modules: early, Late: late,
-		HostRoot: !o.ICount, OutDir: o.Out, ModTree: k.Modules, Release: k.Release,
+		HostRoot: !o.ICount, Images: len(disks), OutDir: o.Out, ModTree: k.Modules, Release: k.Release,
 		Time: time.Now().UnixNano(), Verbose: o.Verbose,
 	}
 	initrd, err := makeInitramfs(req, files)
@@ -74,8 +78,43 @@ func prepare(o *options) (*session, error) {
 		return nil, err
 	}
 	defer initrd.Close()
-	ports := []string{"", labproto.PortControl, labproto.PortStdin, labproto.PortStdout, labproto.PortStderr}
-	return start(o, qemuArgs(o, k, ports, "", 0), initrd)
+	if o.ICount {
+		// A clock and a module tree of the host would differ between runs.
+		req.Time, req.ModTree = icountEpoch.UnixNano(), ""
+	}
+	return start(o, qemuArgs(o, k, disks), initrd)
+}
+
+// icountEpoch is the time of day at which LAB_ICOUNT runs start.
+var icountEpoch = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// images makes the file systems that L1 has in memory, the uppermost first:
+// LAB_MEMFILES, then the base.
+func images(o *options) ([]disk, error) {
+	var sets []*imageSet
+	if len(o.MemFiles) > 0 {
+		s := newImageSet()
+		for _, p := range o.MemFiles {
+			if err := s.addProgram(p); err != nil {
+				return nil, fmt.Errorf("LAB_MEMFILES: %w", err)
+			}
+		}
+		sets = append(sets, s)
+	}
+	base, err := baseSet()
+	if err != nil {
+		return nil, err
+	}
+	sets = append(sets, base)
+	var disks []disk
+	for _, s := range sets {
+		path, size, err := s.image(o.Cache)
+		if err != nil {
+			return nil, err
+		}
+		disks = append(disks, disk{path, size})
+	}
+	return disks, nil
 }
 
 // environ is the command's environment: the caller's, without what is wrong

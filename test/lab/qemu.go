@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/lucid-containers/lucid/test/lab/labproto"
 )
 
 // Descriptors that QEMU inherits: sockets for its character devices, then
@@ -23,9 +25,14 @@ const (
 
 const initrdFD = firstFD + channels
 
-// qemuArgs builds QEMU's command line. image is the LAB_MEMFILES file system
-// and its size in bytes, or "" for none.
-func qemuArgs(o *options, k *kernel, ports []string, image string, imageSize int64) []string {
+// disk is an image that QEMU maps into L1 as /dev/pmemN.
+type disk struct {
+	path string
+	size int64
+}
+
+// qemuArgs builds QEMU's command line.
+func qemuArgs(o *options, k *kernel, disks []disk) []string {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-cpu", o.CPU, "-smp", strconv.Itoa(o.CPUs),
@@ -33,15 +40,19 @@ func qemuArgs(o *options, k *kernel, ports []string, image string, imageSize int
 		"-append", cmdline(o),
 	}
 	machine, mem := "q35,usb=off,smbus=off,sata=off", strconv.Itoa(o.MemMiB)+"M"
-	if image != "" {
+	if len(disks) > 0 {
 		// An NVDIMM is memory to the guest: reading it is no I/O, which
 		// LAB_ICOUNT needs, and the image is mapped, not copied. Private
 		// mapping: no write of L1 reaches the cached file.
 		machine += ",nvdimm=on"
-		mem += fmt.Sprintf(",slots=2,maxmem=%dM", o.MemMiB+int(imageSize>>20)+1024)
-		args = append(args,
-			"-object", fmt.Sprintf("memory-backend-file,id=img,mem-path=%s,size=%d,share=off", comma(image), imageSize),
-			"-device", "nvdimm,id=nv0,memdev=img")
+		room := o.MemMiB + 1024
+		for i, d := range disks {
+			room += int(d.size >> 20)
+			args = append(args,
+				"-object", fmt.Sprintf("memory-backend-file,id=img%d,mem-path=%s,size=%d,share=off", i, comma(d.path), d.size),
+				"-device", fmt.Sprintf("nvdimm,id=nv%d,memdev=img%d", i, i))
+		}
+		mem += fmt.Sprintf(",slots=%d,maxmem=%dM", len(disks), room)
 	}
 	args = append(args, "-M", machine, "-m", mem)
 	if o.ICount {
@@ -51,12 +62,15 @@ func qemuArgs(o *options, k *kernel, ports []string, image string, imageSize int
 			"-rtc", "base=2024-01-01T00:00:00,clock=vm", "-seed", "1")
 	} else {
 		args = append(args, "-accel", "tcg,thread=multi,tb-size=512", "-rtc", "base=utc")
-		args = append(args, share("root", "/", "labroot", true)...)
+		args = append(args, share("root", "/", labproto.RootTag, true)...)
 	}
 	if o.Out != "" {
-		args = append(args, share("out", o.Out, "labout", false)...)
+		args = append(args, share("out", o.Out, labproto.OutTag, false)...)
 	}
 	args = append(args, "-device", "virtio-serial-pci,id=vser,max_ports=8")
+	ports := [channels]string{
+		chControl: labproto.PortControl, chStdin: labproto.PortStdin, chStdout: labproto.PortStdout, chStderr: labproto.PortStderr,
+	}
 	for i := range channels {
 		args = append(args, "-chardev", fmt.Sprintf("socket,id=c%d,fd=%d", i, firstFD+i))
 		if i == chConsole {
@@ -103,4 +117,3 @@ func cmdline(o *options) string {
 	}
 	return strings.Join(words, " ")
 }
-

@@ -64,24 +64,25 @@ const rootOptions = ninepOptions + "cache=loose,noxattr"
 
 const (
 	lowDir   = "/lab/low"  // the host's files
-	imageDir = "/lab/img"  // the LAB_MEMFILES image
+	imageDir = "/lab/img"  // + 0, 1, …: the images
 	rwDir    = "/lab/rw"   // tmpfs with upper and work
 	newRoot  = "/lab/root" // the overlay
 )
 
-// makeRoot mounts the future root at newRoot: a tmpfs over the image over the
+// makeRoot mounts the future root at newRoot: a tmpfs over the images over the
 // host's files.
 func makeRoot(req *labproto.Request) error {
 	var lower []string
-	if req.Image {
-		m := mountPoint{source: labproto.PmemDevice, target: imageDir, fstype: "ext4", flags: unix.MS_RDONLY, data: "norecovery"}
-		if err := waitFor(labproto.PmemDevice); err != nil {
+	for i := range req.Images {
+		dev, dir := fmt.Sprint(labproto.PmemDevice, i), fmt.Sprint(imageDir, i)
+		if err := waitFor(dev); err != nil {
 			return err
 		}
+		m := mountPoint{source: dev, target: dir, fstype: "ext4", flags: unix.MS_RDONLY, data: "norecovery"}
 		if err := m.mount(""); err != nil {
 			return err
 		}
-		lower = append(lower, imageDir)
+		lower = append(lower, dir)
 	}
 	if req.HostRoot {
 		m := mountPoint{source: labproto.RootTag, target: lowDir, fstype: "9p", flags: unix.MS_RDONLY, data: rootOptions}

@@ -23,7 +23,7 @@ const (
 	RootTag       = "labroot"       // 9p mount tag of the host's root
 	OutTag        = "labout"        // 9p mount tag of LAB_OUT
 	ScratchDir    = "/lab/tmp"      // TMPDIR of the command, a tmpfs
-	PmemDevice    = "/dev/pmem0"    // the LAB_MEMFILES image
+	PmemDevice    = "/dev/pmem"     // + 0, 1, …: the images
 	KernelModules = "/lib/modules/" // + release
 )
 
@@ -38,7 +38,7 @@ type Request struct {
 	Dir      string   // working directory
 	Modules  []Module // load before the root is mounted, in this order
 	Late     []Module // load after the root is there
-	Image    bool     // PmemDevice holds an ext4 image with LAB_MEMFILES
+	Images   int      // so many PmemDevices hold ext4 images, the uppermost layer first
 	HostRoot bool     // mount this machine's root over 9p (not in LAB_ICOUNT)
 	OutDir   string   // where LAB_OUT is mounted; empty: nowhere
 	ModTree  string   // directory (in L1) that is mounted at /lib/modules/RELEASE
