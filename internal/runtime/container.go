@@ -69,24 +69,21 @@ func (c *Container) Dir() string { return c.dir }
 
 // Status asks where the container stands now.
 func (c *Container) Status() (Status, error) {
-	if !alive(c.dir) {
-		// Delete takes the directory away after the process.
-		rec, err := readRecord(c.dir)
-		if err != nil {
-			return "", err
-		}
-		c.rec = *rec
-		if !alive(c.dir) {
-			return Stopped, nil
-		}
-	}
+	_, status, err := c.look()
+	return status, err
+}
+
+// look reads the record and asks for the status.
+func (c *Container) look() (*record, Status, error) {
 	rec, err := readRecord(c.dir)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
-	c.rec = *rec
-	if !rec.Committed {
-		return Creating, nil
+	switch {
+	case !alive(c.dir):
+		return rec, Stopped, nil
+	case !rec.Committed:
+		return rec, Creating, nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()
@@ -94,13 +91,13 @@ func (c *Container) Status() (Status, error) {
 	err = c.call(ctx, control.MethodStatus, nil, &st)
 	switch {
 	case err == nil:
-		return statusOf(st.State), nil
+		return rec, statusOf(st.State), nil
 	case !alive(c.dir):
-		return Stopped, nil
+		return rec, Stopped, nil
 	case rec.Started:
-		return Running, nil
+		return rec, Running, nil
 	default:
-		return Created, nil
+		return rec, Created, nil
 	}
 }
 
@@ -132,11 +129,11 @@ type State struct {
 
 // State describes the container as it stands now.
 func (c *Container) State() (State, error) {
-	status, err := c.Status()
+	rec, status, err := c.look()
 	if err != nil {
 		return State{}, err
 	}
-	s := stateOf(&c.rec, status)
+	s := stateOf(rec, status)
 	if status == Stopped {
 		s.Pid = 0
 	}
@@ -199,7 +196,7 @@ func (c *Container) Start() error {
 // Signal sends a signal to the container's process. SIGKILL ends the
 // container whatever state its guest is in.
 func (c *Container) Signal(sig unix.Signal) error {
-	status, err := c.Status()
+	rec, status, err := c.look()
 	if err != nil {
 		return err
 	}
@@ -224,7 +221,7 @@ func (c *Container) Signal(sig unix.Signal) error {
 		}
 		return ErrNotRunning
 	case sig == unix.SIGKILL:
-		return signalProcess(c.rec.Pid, c.rec.StartTime, unix.SIGKILL)
+		return signalProcess(rec.Pid, rec.StartTime, unix.SIGKILL)
 	default:
 		return err
 	}

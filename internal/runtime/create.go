@@ -105,7 +105,7 @@ func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (_ *Container, e
 // spawn writes the first record and starts the sandbox process. It returns
 // the creator's end of the launch socket.
 func (r *Runtime) spawn(c *Container, cfg CreateConfig) (*os.File, error) {
-	l, err := lock(c.dir)
+	l, err := newLock(c.dir)
 	if errors.Is(err, ErrNotExist) {
 		return nil, errors.New(textGoneInCreation)
 	}
@@ -264,26 +264,11 @@ func (c *Container) commit() error {
 
 // undo takes a container that failed to come to be away again.
 func (r *Runtime) undo(c *Container) {
-	l, err := lock(c.dir)
-	if err != nil {
-		if !errors.Is(err, ErrNotExist) {
-			r.log.Error("cannot clean up", "dir", c.dir, "err", err)
-		}
-	} else {
-		defer l.Close()
-	}
 	if c.child != nil {
 		_ = c.child.cmd.Process.Kill() // an error says that it has ended
 		<-c.child.exited
 	}
-	if err != nil {
-		return
-	}
-	var rec *record
-	if c.child != nil {
-		rec = &c.rec
-	}
-	if err := r.remove(c.id, rec); err != nil {
+	if err := r.Delete(c.id, true); err != nil {
 		r.log.Error("cannot clean up", "dir", c.dir, "err", err)
 	}
 }

@@ -15,10 +15,17 @@ import (
 // itself ends within killTimeout.
 const lockTimeout = 30 * time.Second
 
-// lock takes the lock of a state directory. ErrNotExist means that the
-// directory went away meanwhile. The lock ends with the file's Close.
-func lock(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+// lock takes the lock of a state directory. ErrNotExist means that there is
+// no directory, or not yet or no longer a lock in it. The lock ends with the
+// file's Close.
+func lock(dir string) (*os.File, error) { return openLock(dir, 0) }
+
+// newLock makes the lock of a directory that its caller has just made. Nobody
+// else makes one: it would come back into a directory that is being removed.
+func newLock(dir string) (*os.File, error) { return openLock(dir, os.O_CREATE) }
+
+func openLock(dir string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, ErrNotExist
 	}

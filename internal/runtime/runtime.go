@@ -5,6 +5,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Config describes a Runtime.
@@ -86,8 +89,22 @@ func (r *Runtime) Delete(id string, force bool) error {
 		return err
 	}
 	l, err := lock(r.dir(id))
-	if errors.Is(err, ErrNotExist) && force {
-		return nil
+	for try := 0; errors.Is(err, ErrNotExist); try++ {
+		// There is no container, or a create that has not yet come to its
+		// lock, or that was killed there: then the directory is empty.
+		switch e := unix.Rmdir(r.dir(id)); {
+		case errors.Is(e, unix.ENOTEMPTY), errors.Is(e, unix.EEXIST):
+			// Between rmdir and lock one may have come, or the rest may have
+			// gone. If not, somebody took it away.
+			time.Sleep(time.Millisecond)
+			if l, err = lock(r.dir(id)); try > 100 {
+				l, err = newLock(r.dir(id))
+			}
+		case force && (e == nil || errors.Is(e, unix.ENOENT)):
+			return nil
+		default:
+			return err
+		}
 	}
 	if err != nil {
 		return err
@@ -130,6 +147,26 @@ func (r *Runtime) remove(id string, rec *record) error {
 	if rec != nil {
 		runPoststop(rec, r.log)
 	}
-	// The record goes last but for the lock: until then the container exists.
-	return os.RemoveAll(r.dir(id))
+	// The lock goes last: whoever waits for it finds it gone (lock). A
+	// removal that is killed halfway has taken the record away or not; both
+	// can be deleted again.
+	entries, err := os.ReadDir(r.dir(id))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != lockFile {
+			if err := os.RemoveAll(filepath.Join(r.dir(id), e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := os.Remove(filepath.Join(r.dir(id), lockFile)); err != nil {
+		return err
+	}
+	// Another Delete that waited for the lock may be faster here.
+	if err := os.Remove(r.dir(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
