@@ -17,7 +17,7 @@ export CGO_ENABLED := 0
 .DEFAULT_GOAL := all
 .PHONY: all help bin demo test unit lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
 
-all: bin guest/out/vmlinux guest/out/initramfs.cpio ## binaries into bin/, kernel and initramfs into guest/out/
+all: bin kernel initramfs ## binaries into bin/, kernel and initramfs into guest/out/
 
 help: ## this list
 	@grep -hE '^[a-z][a-z0-9/.-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -44,7 +44,7 @@ lint: ## gofumpt, go vet, staticcheck
 unit: ## unit tests and the import rules, under -race
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
 
-e2e: all ## end to end: in the lab, and on this machine's /dev/kvm if it has one
+e2e: all bin/lab ## end to end: in the lab, and on this machine's /dev/kvm if it has one
 	$(GO) run ./test/e2e/run
 
 fuzz: ## each fuzz target for FUZZTIME (default 10m), one after another

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -66,7 +67,7 @@ func run(ctx context.Context, only, where string) error {
 	}
 	fmt.Println("e2e: in the lab")
 	line := strings.Join(append(env, prog, "-test.v", "-test.timeout=40m", "-test.run", "'"+or(only, ".")+"'"), " ")
-	return test(ctx, []string{"LAB_TIMEOUT=45m"}, "go", "run", "./test/lab", "--", line)
+	return test(ctx, []string{"LAB_TIMEOUT=45m"}, filepath.Join(bin, "lab"), line)
 }
 
 func or(s, otherwise string) string {
@@ -88,13 +89,46 @@ func build(ctx context.Context, bin string) error {
 			return fmt.Errorf("%s: %w\n%s", strings.Join(c, " "), err, out)
 		}
 	}
-	if debs, err := filepath.Glob(filepath.Join(bin, "hello_*.deb")); err != nil || len(debs) > 0 {
+	if err := download(ctx, bin, "hello", "hello_*.deb"); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "apt-get", "download", "hello")
-	cmd.Dir = bin
+	return cloudKernel(ctx, bin)
+}
+
+// download fetches a Debian package into dir unless a file of the pattern is there.
+func download(ctx context.Context, dir, name, pattern string) error {
+	if found, err := filepath.Glob(filepath.Join(dir, pattern)); err != nil || len(found) > 0 {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "apt-get", "download", name)
+	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("apt-get download hello: %w\n%s", err, out)
+		return fmt.Errorf("apt-get download %s (is apt-get update needed?): %w\n%s", name, err, out)
+	}
+	return nil
+}
+
+// cloudKernel puts Debian's stock cloud kernel, a bzImage, beside the binaries.
+func cloudKernel(ctx context.Context, bin string) error {
+	image := filepath.Join(bin, "vmlinuz-cloud")
+	if _, err := os.Stat(image); err == nil {
+		return nil
+	}
+	dep, err := exec.CommandContext(ctx, "apt-cache", "depends", "linux-image-cloud-amd64").Output()
+	if err != nil {
+		return fmt.Errorf("apt-cache depends linux-image-cloud-amd64: %w", err)
+	}
+	name := regexp.MustCompile(`linux-image-[0-9]\S*-cloud-amd64`).FindString(string(dep))
+	if err := download(ctx, bin, name, name+"_*.deb"); err != nil {
+		return err
+	}
+	debs, err := filepath.Glob(filepath.Join(bin, name+"_*.deb"))
+	if err != nil || len(debs) != 1 {
+		return fmt.Errorf("%d packages %s in %s", len(debs), name, bin)
+	}
+	sh := `dpkg-deb --fsys-tarfile "$1" | tar -xO --wildcards './boot/vmlinuz-*' >"$2.tmp" && mv "$2.tmp" "$2"`
+	if out, err := exec.CommandContext(ctx, "sh", "-c", sh, "sh", debs[0], image).CombinedOutput(); err != nil {
+		return fmt.Errorf("unpack %s: %w\n%s", debs[0], err, out)
 	}
 	return nil
 }
