@@ -1,0 +1,134 @@
+package hostfs
+
+import (
+	"sync/atomic"
+
+	"github.com/lucid-containers/lucid/p9server/p9"
+	"golang.org/x/sys/unix"
+)
+
+// Node is one file of an export, by fd. Several fids may share it.
+type Node struct {
+	h    *Host
+	fd   int
+	kind uint32 // S_IFMT bits; an inode never changes them
+	qid  p9.QID
+	dev  uint64
+	ino  uint64
+	root bool // of an export
+	refs atomic.Int32
+}
+
+func (h *Host) newNode(fd int, st *unix.Statx_t) *Node {
+	n := &Node{
+		h: h, fd: fd, kind: uint32(st.Mode) & unix.S_IFMT, qid: h.qid(st),
+		dev: statDev(st), ino: st.Ino,
+	}
+	n.refs.Store(1)
+	return n
+}
+
+// Ref adds a reference. Precondition: the caller holds one.
+func (n *Node) Ref() *Node {
+	n.refs.Add(1)
+	return n
+}
+
+// Unref drops a reference; the last one closes the fd.
+func (n *Node) Unref() {
+	if n.refs.Add(-1) == 0 {
+		n.h.release(n.fd)
+	}
+}
+
+// Kind is the file type: unix.S_IFREG, unix.S_IFDIR and so on.
+func (n *Node) Kind() uint32 { return n.kind }
+
+// QID is the file's QID.
+func (n *Node) QID() p9.QID { return n.qid }
+
+// ID identifies the inode on this host.
+func (n *Node) ID() (dev, ino uint64) { return n.dev, n.ino }
+
+// WalkOptions restrict a walk.
+type WalkOptions struct {
+	// NoXDev refuses to enter another mount.
+	NoXDev bool
+}
+
+// Walk opens the entry name of the directory n: one openat, one statx.
+// A symlink is opened itself, not followed.
+func (n *Node) Walk(name []byte, opt WalkOptions) (*Node, error) {
+	if n.kind != unix.S_IFDIR {
+		return nil, unix.ENOTDIR
+	}
+	return n.lookup(name, 0, opt)
+}
+
+func (n *Node) lookup(name []byte, extra int, opt WalkOptions) (*Node, error) {
+	if err := n.h.acquire(); err != nil {
+		return nil, err
+	}
+	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	var fd int
+	var err error
+	if opt.NoXDev {
+		fd, err = openat2NoXDev(n.fd, name, flags|extra)
+	} else {
+		fd, err = openat(n.fd, name, flags|extra, 0)
+	}
+	if err != nil {
+		n.h.fds.Add(-1)
+		return nil, err
+	}
+	var st unix.Statx_t
+	if err := statx(fd, &st); err != nil {
+		n.h.release(fd)
+		return nil, err
+	}
+	return n.h.newNode(fd, &st), nil
+}
+
+// Readlink reads a symlink's target into buf.
+func (n *Node) Readlink(buf []byte) (int, error) {
+	if n.kind != unix.S_IFLNK {
+		return 0, unix.EINVAL
+	}
+	return unix.Readlinkat(n.fd, "", buf)
+}
+
+// Statfs describes the filesystem that the file is on.
+func (n *Node) Statfs(out *p9.Statfs) error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(n.fd, &st); err != nil {
+		return err
+	}
+	*out = p9.Statfs{
+		Type: uint32(st.Type), Bsize: uint32(st.Bsize),
+		Blocks: st.Blocks, Bfree: st.Bfree, Bavail: st.Bavail,
+		Files: st.Files, Ffree: st.Ffree,
+		FSID:    uint64(uint32(st.Fsid.Val[0])) | uint64(uint32(st.Fsid.Val[1]))<<32,
+		NameLen: uint32(st.Namelen),
+	}
+	return nil
+}
+
+// Unlink removes the entry name of the directory n.
+func (n *Node) Unlink(name []byte, dir bool) error {
+	if n.kind != unix.S_IFDIR {
+		return unix.ENOTDIR
+	}
+	flags := 0
+	if dir {
+		flags = unix.AT_REMOVEDIR
+	}
+	return unix.Unlinkat(n.fd, string(name), flags)
+}
+
+// Rename moves the entry oldName of n to newName of to.
+func (n *Node) Rename(oldName []byte, to *Node, newName []byte) error {
+	if n.kind != unix.S_IFDIR || to.kind != unix.S_IFDIR {
+		return unix.ENOTDIR
+	}
+	return unix.Renameat(n.fd, string(oldName), to.fd, string(newName))
+}
