@@ -24,7 +24,7 @@ func (s *Session) fileFid(n uint32) (*fid, error) {
 
 func (s *Session) readlink(r *Request) error {
 	var m p9.Treadlink
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	f, err := s.fileFid(m.FID)
@@ -46,7 +46,7 @@ func (s *Session) readlink(r *Request) error {
 
 func (s *Session) getattr(r *Request) error {
 	var m p9.Tgetattr
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	f, err := s.fileFid(m.FID)
@@ -80,7 +80,7 @@ func (s *Session) blksize() uint64 {
 
 func (s *Session) setattr(r *Request) error {
 	var m p9.Tsetattr
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	if m.Valid&^p9.AttrAll != 0 {

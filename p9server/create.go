@@ -22,7 +22,7 @@ func (f *fid) owner(gid uint32) hostfs.Owner { return hostfs.Owner{UID: f.uid, G
 // lcreate makes and opens a file; the fid moves from the directory to it.
 func (s *Session) lcreate(r *Request) error {
 	var m p9.Tlcreate
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	f, err := s.dirFid(m.FID, m.Name)
@@ -52,7 +52,7 @@ func (s *Session) lcreate(r *Request) error {
 
 func (s *Session) symlink(r *Request) error {
 	var m p9.Tsymlink
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	if len(m.Target) == 0 {
@@ -71,7 +71,7 @@ func (s *Session) symlink(r *Request) error {
 // without an open, as knfsd or overlayfs do.
 func (s *Session) mknod(r *Request) error {
 	var m p9.Tmknod
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	f, err := s.dirFid(m.DFID, m.Name)
@@ -99,7 +99,7 @@ func (s *Session) mknod(r *Request) error {
 
 func (s *Session) mkdir(r *Request) error {
 	var m p9.Tmkdir
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	f, err := s.dirFid(m.DFID, m.Name)
@@ -113,7 +113,7 @@ func (s *Session) mkdir(r *Request) error {
 
 func (s *Session) link(r *Request) error {
 	var m p9.Tlink
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	d, err := s.dirFid(m.DFID, m.Name)
@@ -140,7 +140,7 @@ func (s *Session) link(r *Request) error {
 // that were declined.
 func (s *Session) rename(r *Request) error {
 	var m p9.Trename
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	return unix.EOPNOTSUPP
@@ -148,7 +148,7 @@ func (s *Session) rename(r *Request) error {
 
 func (s *Session) renameat(r *Request) error {
 	var m p9.Trenameat
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	from, err := s.dirFid(m.OldDirFID, m.OldName)
@@ -169,7 +169,7 @@ func (s *Session) renameat(r *Request) error {
 
 func (s *Session) unlinkat(r *Request) error {
 	var m p9.Tunlinkat
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	if m.Flags&^p9.AtRemoveDir != 0 {

@@ -10,7 +10,7 @@ import (
 
 func (s *Session) lopen(r *Request) error {
 	var m p9.Tlopen
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	f, err := s.fid(m.FID)
@@ -88,7 +88,7 @@ func (s *Session) gaveSuid(mode uint32) {
 // straight from the file.
 func (s *Session) read(r *Request, bufs [][]byte, room uint64) (int, error) {
 	var m p9.Tread
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return 0, err
 	}
 	f, err := s.fid(m.FID)
@@ -135,7 +135,7 @@ func (r *Request) finishData(bufs [][]byte, n int) int {
 // write answers Twrite; the data goes straight to the file.
 func (s *Session) write(r *Request) error {
 	var m p9.Twrite
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	if uint64(m.Count)+p9.WriteHeaderSize != uint64(r.hdr.Size) {
@@ -181,7 +181,7 @@ var dirBufs = sync.Pool{New: func() any { return new(dirBuf) }}
 
 func (s *Session) readdir(r *Request, bufs [][]byte, room uint64) (int, error) {
 	var m p9.Treaddir
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return 0, err
 	}
 	f, err := s.fid(m.FID)
@@ -211,7 +211,7 @@ func (s *Session) readdir(r *Request, bufs [][]byte, room uint64) (int, error) {
 
 func (s *Session) fsync(r *Request) error {
 	var m p9.Tfsync
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	f, err := s.fid(m.FID)

@@ -108,7 +108,7 @@ func (s *Session) lockFid(n uint32) (*fid, *openFile, error) {
 
 func (s *Session) lock(r *Request) error {
 	var m p9.Tlock
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	kind, err := lockKind(m.Kind)
@@ -280,7 +280,7 @@ func (t *lockTable) holder(rec lockRec) (other lockRec, found, own bool) {
 // P9_LOCK_TYPE_UNLCK whatever it wants; the strictest question is put then.
 func (s *Session) getlock(r *Request) error {
 	var m p9.Tgetlock
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	kind, err := lockKind(m.Kind)

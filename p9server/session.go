@@ -75,7 +75,7 @@ func (s *Session) Handle(req, reply [][]byte) int {
 // version answers Tversion: everything of the session before is gone.
 func (s *Session) version(r *Request) error {
 	var m p9.Tversion
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	s.dropFids(false)

@@ -75,7 +75,7 @@ func (t *tagTable) pending(r *Request, old uint16) <-chan struct{} {
 // is allowed to come before Rflush.
 func (s *Session) flush(r *Request) error {
 	var m p9.Tflush
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	done := s.tags.pending(r, m.OldTag)

@@ -49,7 +49,7 @@ func (s *Session) auth(*Request) error { return unix.EOPNOTSUPP }
 
 func (s *Session) attach(r *Request) error {
 	var m p9.Tattach
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	if m.AFID != p9.NoFID {
@@ -107,7 +107,7 @@ func (p place) unref() {
 
 func (s *Session) walk(r *Request) error {
 	var m p9.Twalk
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	gen := s.fids.generation()
@@ -188,7 +188,7 @@ func (e *export) walkOptions() hostfs.WalkOptions {
 
 func (s *Session) clunk(r *Request) error {
 	var m p9.Tclunk
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	f, err := s.fids.remove(m.FID)
@@ -206,7 +206,7 @@ func (s *Session) clunk(r *Request) error {
 // remove the file: a fid knows no name. Linux's client sends Tunlinkat.
 func (s *Session) remove(r *Request) error {
 	var m p9.Tremove
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	f, err := s.fids.remove(m.FID)
@@ -219,7 +219,7 @@ func (s *Session) remove(r *Request) error {
 
 func (s *Session) statfs(r *Request) error {
 	var m p9.Tstatfs
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	f, err := s.fid(m.FID)

@@ -19,7 +19,7 @@ var xattrBufs = sync.Pool{New: func() any { return new([hostfs.MaxXattr]byte) }}
 // (CVE-2017-15038).
 func (s *Session) xattrwalk(r *Request) error {
 	var m p9.Txattrwalk
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	gen := s.fids.generation()
@@ -83,7 +83,7 @@ func checkXattrName(name []byte) error {
 // sets it. Size 0 with XATTR_REPLACE is how Linux's client says removexattr.
 func (s *Session) xattrcreate(r *Request) error {
 	var m p9.Txattrcreate
-	if err := p9.Decode(r.body, &m); err != nil {
+	if err := m.Decode(r.body); err != nil {
 		return err
 	}
 	f, err := s.fileFid(m.FID)

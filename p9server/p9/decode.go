@@ -29,20 +29,12 @@ func ParseHeader(b *[HeaderSize]byte) Header {
 type Message interface {
 	// Type is the message's opcode.
 	Type() Type
-	decode(d *decoder)
-	appendBody(b []byte) []byte
-}
+	// Decode fills the message from a body (the message without its header).
+	// It fails with ErrMalformed unless the body is exactly one message: no
+	// byte may be missing and none may follow. Strings alias body.
+	Decode(body []byte) error
 
-// Decode fills m from a body (the message without its header). It fails with
-// ErrMalformed unless the body is exactly one message: no byte may be missing
-// and none may follow. Strings of m alias body.
-func Decode[M Message](body []byte, m M) error {
-	d := decoder{b: body}
-	m.decode(&d)
-	if d.bad || len(d.b) != 0 {
-		return ErrMalformed
-	}
-	return nil
+	appendBody(b []byte) []byte
 }
 
 // Append appends the whole of m, header included, to b. It is the client's
@@ -61,6 +53,13 @@ func Append(b []byte, tag uint16, m Message) []byte {
 type decoder struct {
 	b   []byte
 	bad bool
+}
+
+func (d *decoder) end() error {
+	if d.bad || len(d.b) != 0 {
+		return ErrMalformed
+	}
+	return nil
 }
 
 func (d *decoder) take(n int) []byte {

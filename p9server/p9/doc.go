@@ -11,7 +11,7 @@
 // never memory that a guest can change meanwhile.
 //
 //	var m p9.Twalk
-//	if err := p9.Decode(body, &m); err != nil { ... }
+//	if err := m.Decode(body); err != nil { ... }
 //
 // The package has no state; everything in it may be used concurrently.
 package p9

@@ -9,6 +9,13 @@ type Tlopen struct {
 // Type implements Message.
 func (*Tlopen) Type() Type { return TypeTlopen }
 
+// Decode implements Message.
+func (m *Tlopen) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Tlopen) decode(d *decoder) {
 	m.FID = d.u32()
 	m.Flags = d.u32()
@@ -27,6 +34,13 @@ type Treadlink struct {
 // Type implements Message.
 func (*Treadlink) Type() Type { return TypeTreadlink }
 
+// Decode implements Message.
+func (m *Treadlink) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Treadlink) decode(d *decoder) {
 	m.FID = d.u32()
 }
@@ -43,6 +57,13 @@ type Tgetattr struct {
 
 // Type implements Message.
 func (*Tgetattr) Type() Type { return TypeTgetattr }
+
+// Decode implements Message.
+func (m *Tgetattr) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
 
 func (m *Tgetattr) decode(d *decoder) {
 	m.FID = d.u32()
@@ -71,6 +92,13 @@ type Tsetattr struct {
 
 // Type implements Message.
 func (*Tsetattr) Type() Type { return TypeTsetattr }
+
+// Decode implements Message.
+func (m *Tsetattr) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
 
 func (m *Tsetattr) decode(d *decoder) {
 	m.FID = d.u32()
@@ -108,6 +136,13 @@ type Txattrwalk struct {
 // Type implements Message.
 func (*Txattrwalk) Type() Type { return TypeTxattrwalk }
 
+// Decode implements Message.
+func (m *Txattrwalk) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Txattrwalk) decode(d *decoder) {
 	m.FID = d.u32()
 	m.NewFID = d.u32()
@@ -130,6 +165,13 @@ type Txattrcreate struct {
 
 // Type implements Message.
 func (*Txattrcreate) Type() Type { return TypeTxattrcreate }
+
+// Decode implements Message.
+func (m *Txattrcreate) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
 
 func (m *Txattrcreate) decode(d *decoder) {
 	m.FID = d.u32()
@@ -155,6 +197,13 @@ type Treaddir struct {
 // Type implements Message.
 func (*Treaddir) Type() Type { return TypeTreaddir }
 
+// Decode implements Message.
+func (m *Treaddir) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Treaddir) decode(d *decoder) {
 	m.FID = d.u32()
 	m.Offset = d.u64()
@@ -176,9 +225,19 @@ type Tfsync struct {
 // Type implements Message.
 func (*Tfsync) Type() Type { return TypeTfsync }
 
+// Decode implements Message.
+func (m *Tfsync) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Tfsync) decode(d *decoder) {
 	m.FID = d.u32()
-	m.DataSync = d.u32()
+	m.DataSync = 0
+	if len(d.b) > 0 { // clients older than the field leave it out
+		m.DataSync = d.u32()
+	}
 }
 
 func (m *Tfsync) appendBody(b []byte) []byte {
@@ -200,6 +259,13 @@ type Tlock struct {
 
 // Type implements Message.
 func (*Tlock) Type() Type { return TypeTlock }
+
+// Decode implements Message.
+func (m *Tlock) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
 
 func (m *Tlock) decode(d *decoder) {
 	m.FID = d.u32()
@@ -235,6 +301,13 @@ type Tgetlock struct {
 // Type implements Message.
 func (*Tgetlock) Type() Type { return TypeTgetlock }
 
+// Decode implements Message.
+func (m *Tgetlock) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Tgetlock) decode(d *decoder) {
 	m.FID = d.u32()
 	m.Kind = d.u8()
@@ -262,6 +335,13 @@ type Tread struct {
 
 // Type implements Message.
 func (*Tread) Type() Type { return TypeTread }
+
+// Decode implements Message.
+func (m *Tread) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
 
 func (m *Tread) decode(d *decoder) {
 	m.FID = d.u32()

@@ -12,6 +12,13 @@ type Tlcreate struct {
 // Type implements Message.
 func (*Tlcreate) Type() Type { return TypeTlcreate }
 
+// Decode implements Message.
+func (m *Tlcreate) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Tlcreate) decode(d *decoder) {
 	m.FID = d.u32()
 	m.Name = d.str()
@@ -39,6 +46,13 @@ type Tsymlink struct {
 // Type implements Message.
 func (*Tsymlink) Type() Type { return TypeTsymlink }
 
+// Decode implements Message.
+func (m *Tsymlink) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Tsymlink) decode(d *decoder) {
 	m.DFID = d.u32()
 	m.Name = d.str()
@@ -65,6 +79,13 @@ type Tmknod struct {
 
 // Type implements Message.
 func (*Tmknod) Type() Type { return TypeTmknod }
+
+// Decode implements Message.
+func (m *Tmknod) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
 
 func (m *Tmknod) decode(d *decoder) {
 	m.DFID = d.u32()
@@ -94,6 +115,13 @@ type Trename struct {
 // Type implements Message.
 func (*Trename) Type() Type { return TypeTrename }
 
+// Decode implements Message.
+func (m *Trename) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Trename) decode(d *decoder) {
 	m.FID = d.u32()
 	m.DFID = d.u32()
@@ -115,6 +143,13 @@ type Tlink struct {
 
 // Type implements Message.
 func (*Tlink) Type() Type { return TypeTlink }
+
+// Decode implements Message.
+func (m *Tlink) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
 
 func (m *Tlink) decode(d *decoder) {
 	m.DFID = d.u32()
@@ -138,6 +173,13 @@ type Tmkdir struct {
 
 // Type implements Message.
 func (*Tmkdir) Type() Type { return TypeTmkdir }
+
+// Decode implements Message.
+func (m *Tmkdir) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
 
 func (m *Tmkdir) decode(d *decoder) {
 	m.DFID = d.u32()
@@ -164,6 +206,13 @@ type Trenameat struct {
 // Type implements Message.
 func (*Trenameat) Type() Type { return TypeTrenameat }
 
+// Decode implements Message.
+func (m *Trenameat) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Trenameat) decode(d *decoder) {
 	m.OldDirFID = d.u32()
 	m.OldName = d.str()
@@ -187,6 +236,13 @@ type Tunlinkat struct {
 
 // Type implements Message.
 func (*Tunlinkat) Type() Type { return TypeTunlinkat }
+
+// Decode implements Message.
+func (m *Tunlinkat) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
 
 func (m *Tunlinkat) decode(d *decoder) {
 	m.DirFID = d.u32()

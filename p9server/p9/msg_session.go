@@ -9,6 +9,13 @@ type Tversion struct {
 // Type implements Message.
 func (*Tversion) Type() Type { return TypeTversion }
 
+// Decode implements Message.
+func (m *Tversion) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Tversion) decode(d *decoder) {
 	m.Msize = d.u32()
 	m.Version = d.str()
@@ -29,6 +36,13 @@ type Tauth struct {
 
 // Type implements Message.
 func (*Tauth) Type() Type { return TypeTauth }
+
+// Decode implements Message.
+func (m *Tauth) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
 
 func (m *Tauth) decode(d *decoder) {
 	m.AFID = d.u32()
@@ -56,6 +70,13 @@ type Tattach struct {
 // Type implements Message.
 func (*Tattach) Type() Type { return TypeTattach }
 
+// Decode implements Message.
+func (m *Tattach) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Tattach) decode(d *decoder) {
 	m.FID = d.u32()
 	m.AFID = d.u32()
@@ -80,6 +101,13 @@ type Tflush struct {
 // Type implements Message.
 func (*Tflush) Type() Type { return TypeTflush }
 
+// Decode implements Message.
+func (m *Tflush) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Tflush) decode(d *decoder) {
 	m.OldTag = d.u16()
 }
@@ -95,6 +123,13 @@ type Tclunk struct {
 
 // Type implements Message.
 func (*Tclunk) Type() Type { return TypeTclunk }
+
+// Decode implements Message.
+func (m *Tclunk) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
 
 func (m *Tclunk) decode(d *decoder) {
 	m.FID = d.u32()
@@ -112,6 +147,13 @@ type Tremove struct {
 // Type implements Message.
 func (*Tremove) Type() Type { return TypeTremove }
 
+// Decode implements Message.
+func (m *Tremove) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Tremove) decode(d *decoder) {
 	m.FID = d.u32()
 }
@@ -127,6 +169,13 @@ type Tstatfs struct {
 
 // Type implements Message.
 func (*Tstatfs) Type() Type { return TypeTstatfs }
+
+// Decode implements Message.
+func (m *Tstatfs) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
 
 func (m *Tstatfs) decode(d *decoder) {
 	m.FID = d.u32()

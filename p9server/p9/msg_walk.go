@@ -11,6 +11,13 @@ type Twalk struct {
 // Type implements Message.
 func (*Twalk) Type() Type { return TypeTwalk }
 
+// Decode implements Message.
+func (m *Twalk) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
+
 func (m *Twalk) decode(d *decoder) {
 	m.FID = d.u32()
 	m.NewFID = d.u32()
@@ -45,6 +52,13 @@ type Twrite struct {
 
 // Type implements Message.
 func (*Twrite) Type() Type { return TypeTwrite }
+
+// Decode implements Message.
+func (m *Twrite) Decode(body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	return d.end()
+}
 
 func (m *Twrite) decode(d *decoder) {
 	m.FID = d.u32()
