@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -32,6 +33,7 @@ type Server struct {
 	cancel context.CancelFunc
 	slots  chan struct{}
 	wg     sync.WaitGroup
+	busy   atomic.Int32 // requests that are not answered yet
 }
 
 // Serve starts answering on l; Close ends it.
@@ -113,7 +115,13 @@ func (s *Server) routineConn(c *net.UnixConn) {
 		case <-idle.C:
 			return
 		case req, ok := <-requests:
-			if !ok || Send(c, s.answer(ctx, req)) != nil {
+			if !ok {
+				return
+			}
+			s.busy.Add(1)
+			err := Send(c, s.answer(ctx, req))
+			s.busy.Add(-1)
+			if err != nil {
 				return
 			}
 			idle.Reset(idleTimeout)
@@ -134,4 +142,13 @@ func (s *Server) answer(ctx context.Context, req Request) Response {
 		return Response{Error: asError(err)}
 	}
 	return Response{Result: data}
+}
+
+// Drain stops accepting and waits, at most for d, until the requests under
+// way are answered.
+func (s *Server) Drain(d time.Duration) {
+	_ = s.l.Close()
+	for begin := time.Now(); s.busy.Load() > 0 && time.Since(begin) < d; {
+		time.Sleep(time.Millisecond)
+	}
 }

@@ -1,0 +1,272 @@
+package sandbox
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/internal/control"
+	"github.com/lucid-containers/lucid/internal/oci"
+	"github.com/lucid-containers/lucid/internal/wire"
+)
+
+const (
+	// callTimeout is for calls that the agent answers at once, on a guest
+	// that software KVM runs.
+	callTimeout = 30 * time.Second
+	// startTimeout includes the exec of a large program there.
+	startTimeout = 5 * time.Minute
+	// killPatience is how long the guest may take to end a process that got
+	// SIGKILL. Then the VM is ended.
+	killPatience = 15 * time.Second
+	// syncTimeout bounds the write-back of dirty pages at the end.
+	syncTimeout = 2 * time.Minute
+
+	entropyBytes = 64
+)
+
+// container is the one container in the guest.
+//
+//	creating ──create──▶ created ──start──▶ running ──finish──▶ stopped
+//	    └──────────────────────┴── abort ────────────────────────▲
+type container struct {
+	id     string
+	plan   *oci.Plan
+	client *wire.Client
+	io     *stdio
+	times  *timeline
+	log    *slog.Logger
+
+	ended   chan *wire.ContainerExited // has room for one: the agent's event
+	aborted chan int                   // has room for one: the exit code
+
+	mu      sync.Mutex
+	state   control.State // protected by mu
+	exit    *control.Exit // protected by mu; set with state stopped
+	exiting bool          // protected by mu: the process has ended, its output may not be out yet
+
+	stopped chan struct{} // closed with state stopped
+}
+
+func newContainer(id string, plan *oci.Plan, times *timeline, log *slog.Logger) *container {
+	return &container{
+		id: id, plan: plan, times: times, log: log, state: control.StateCreating,
+		ended: make(chan *wire.ContainerExited, 1), aborted: make(chan int, 1), stopped: make(chan struct{}),
+	}
+}
+
+// onEvent runs on the goroutine that reads the agent's frames.
+func (c *container) onEvent(e wire.Event) {
+	if e.Method != wire.EventContainerExited {
+		return
+	}
+	x, err := e.Exited()
+	if err != nil || x.ID != c.id || x.ExecID != "" {
+		return // not ours; nothing that a guest says unasked is worth a log line
+	}
+	c.mu.Lock()
+	first := !c.exiting
+	c.exiting = true
+	c.mu.Unlock()
+	if first {
+		c.times.now(control.MarkExited)
+		c.ended <- x
+	}
+}
+
+// configure gives the guest what it cannot know.
+func (c *container) configure(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	seed := make([]byte, entropyBytes)
+	_, _ = rand.Read(seed) // never fails, see crypto/rand
+	return c.client.Call(ctx, wire.MethodConfigure, &wire.Configure{
+		Hostname: c.plan.Guest.Hostname, TimeNS: time.Now().UnixNano(), Entropy: seed,
+	}, nil)
+}
+
+// create builds the container in the guest and connects its stdio.
+func (c *container) create(ctx context.Context, streams wire.Expecter, files *stdio) error {
+	spec := c.plan.Guest
+	if files.terminal {
+		p := *spec.Process
+		if w, h := files.size(); w > 0 && h > 0 {
+			p.ConsoleSize = &specs.Box{Width: uint(w), Height: uint(h)}
+		}
+		spec.Process = &p
+	}
+	data, err := json.Marshal(&spec)
+	if err != nil {
+		return err
+	}
+	exports := map[int]string{}
+	for _, b := range c.plan.Host.Binds {
+		exports[b.Mount] = b.Name
+	}
+	names, err := files.expect(streams)
+	if err != nil {
+		return err
+	}
+	var created wire.Created
+	err = c.client.Call(ctx, wire.MethodCreateContainer, &wire.CreateContainer{
+		ID: c.id, Spec: data, Rootfs: c.plan.Host.Rootfs.Name, MountExports: exports, IO: names,
+	}, &created)
+	if err != nil {
+		files.cancel()
+		return err
+	}
+	for i, w := range created.Warnings {
+		if i == maxWarnings {
+			break
+		}
+		c.log.Warn("guest: " + clip(w))
+	}
+	if err := files.connect(ctx); err != nil {
+		return err
+	}
+	c.io = files
+	c.setState(control.StateCreated)
+	c.times.now(control.MarkCreated)
+	return nil
+}
+
+// Bounds on what a guest can put into our log at creation.
+const (
+	maxWarnings = 32
+	maxText     = 1024
+)
+
+// clip bounds a text of the guest.
+func clip(s string) string {
+	if len(s) > maxText {
+		return s[:maxText] + "…"
+	}
+	return s
+}
+
+// start releases the container's process.
+func (c *container) start(ctx context.Context) error {
+	c.mu.Lock()
+	switch {
+	case c.state == control.StateRunning:
+		c.mu.Unlock()
+		return &control.Error{Kind: control.KindRunning, Message: "the container is running"}
+	case c.state != control.StateCreated || c.exiting:
+		c.mu.Unlock()
+		return &control.Error{Kind: control.KindNotRunning, Message: "the container has stopped"}
+	}
+	// Claimed, so that of two who start only one does.
+	c.state = control.StateRunning
+	c.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	// Before the call: the process may write, and end, before the answer.
+	c.io.start()
+	if err := c.client.Call(ctx, wire.MethodStartContainer, &wire.StartContainer{ID: c.id}, nil); err != nil {
+		c.mu.Lock()
+		if c.state == control.StateRunning && !c.exiting {
+			c.state = control.StateCreated
+		}
+		c.mu.Unlock()
+		return guestError(err)
+	}
+	c.times.now(control.MarkStarted)
+	return nil
+}
+
+// kill sends a signal to the container's process.
+func (c *container) kill(ctx context.Context, sig unix.Signal) error {
+	c.mu.Lock()
+	state, exiting := c.state, c.exiting
+	c.mu.Unlock()
+	switch {
+	case state == control.StateStopped || (exiting && sig != unix.SIGKILL):
+		return &control.Error{Kind: control.KindNotRunning, Message: "container not running"}
+	case exiting:
+		// Its process has ended, and somebody wants its output to end too.
+		c.abort(128 + int(unix.SIGKILL))
+		return nil
+	}
+	if sig == unix.SIGKILL {
+		time.AfterFunc(killPatience, func() {
+			c.mu.Lock()
+			obeyed := c.exiting
+			c.mu.Unlock()
+			if !obeyed {
+				c.log.Warn("the guest does not end its process: ending the VM")
+				c.abort(128 + int(unix.SIGKILL))
+			}
+		})
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	err := c.client.Call(ctx, wire.MethodSignal, &wire.Signal{ID: c.id, Signal: int(sig)}, nil)
+	if err != nil && sig == unix.SIGKILL {
+		c.abort(128 + int(unix.SIGKILL))
+		return nil
+	}
+	return guestError(err)
+}
+
+// abort ends the process with a code, without the guest's help.
+func (c *container) abort(code int) {
+	select {
+	case c.aborted <- code:
+	default: // it is ending already
+	}
+}
+
+// status is where the container stands.
+func (c *container) status() control.Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return control.Status{State: c.state, Exit: c.exit}
+}
+
+func (c *container) setState(s control.State) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state = s
+}
+
+// finish makes the container stopped and tells those who wait.
+func (c *container) finish(code int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != control.StateStopped {
+		c.state, c.exit = control.StateStopped, &control.Exit{Code: code, At: time.Now()}
+		close(c.stopped)
+	}
+}
+
+// flush has the agent write back what the guest has of the container's files
+// in memory. The guest then ends itself.
+func (c *container) flush() error {
+	ctx, cancel := context.WithTimeout(context.Background(), syncTimeout)
+	defer cancel()
+	return c.client.Call(ctx, wire.MethodShutdown, nil, nil)
+}
+
+// guestError translates the agent's errors.
+func guestError(err error) error {
+	var we *wire.Error
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &we):
+		return fmt.Errorf("guest agent: %w", err)
+	case we.Kind == wire.KindNotFound:
+		return &control.Error{Kind: control.KindNotRunning, Message: clip(we.Message)}
+	default:
+		return &control.Error{Kind: control.KindGuest, Message: clip(we.Message)}
+	}
+}

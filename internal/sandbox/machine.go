@@ -1,0 +1,180 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/devices/bus"
+	"github.com/lucid-containers/lucid/devices/uart"
+	"github.com/lucid-containers/lucid/devices/virtio"
+	"github.com/lucid-containers/lucid/devices/virtio/console"
+	"github.com/lucid-containers/lucid/devices/virtio/mmio"
+	"github.com/lucid-containers/lucid/devices/virtio/ninep"
+	"github.com/lucid-containers/lucid/devices/virtio/rng"
+	"github.com/lucid-containers/lucid/devices/virtio/vsock"
+	"github.com/lucid-containers/lucid/guest"
+	"github.com/lucid-containers/lucid/internal/control"
+	"github.com/lucid-containers/lucid/internal/guestmem"
+	"github.com/lucid-containers/lucid/internal/oci"
+	"github.com/lucid-containers/lucid/internal/wire"
+	"github.com/lucid-containers/lucid/kvm"
+	"github.com/lucid-containers/lucid/p9server"
+	"github.com/lucid-containers/lucid/vmm"
+	"github.com/lucid-containers/lucid/vmm/boot"
+)
+
+// uartPort is the first PC serial port (COM1).
+const (
+	uartPort = 0x3f8
+	uartSize = 8
+)
+
+// machine is the VM and its devices. It is never taken apart: the process
+// that owns it ends, and the host's kernel does that faster.
+type machine struct {
+	vm   *vmm.VM
+	link link
+}
+
+// newMachine builds everything; nothing of the guest runs yet. What it
+// opened before an error ends with the process.
+func newMachine(launch *control.Launch, plan *oci.Plan, guestOut io.Writer, log *slog.Logger) (*machine, error) {
+	// First, so that a host without KVM hears about that and nothing else.
+	sys, err := kvm.Open()
+	if err != nil {
+		return nil, err
+	}
+	kernel, err := boot.Open(launch.Kernel)
+	if err != nil {
+		return nil, err
+	}
+	defer kernel.Close()
+	initrd, err := mapFile(launch.Initramfs)
+	if err != nil {
+		return nil, fmt.Errorf("initramfs: %w", err)
+	}
+	defer unix.Munmap(initrd)
+	files, err := newFiles(plan, log)
+	if err != nil {
+		return nil, err
+	}
+	mem, err := guestmem.Alloc(plan.VM.Memory)
+	if err != nil {
+		return nil, fmt.Errorf("guest memory: %w", err)
+	}
+	m := &machine{}
+	devices, err := m.devices(mem, plan, files, guestOut, log)
+	if err != nil {
+		return nil, err
+	}
+	var pio bus.Bus
+	if plan.VM.DebugUART {
+		if err := pio.Insert(uartPort, uartSize, uart.New(uart.Config{Out: guestOut})); err != nil {
+			return nil, err
+		}
+	}
+	m.vm, err = vmm.New(vmm.Config{
+		KVM: sys, Memory: mem, VCPUs: plan.VM.VCPUs, Kernel: kernel, Initrd: initrd,
+		Cmdline: cmdline(plan, launch.Debug), Devices: devices, PIO: &pio, Log: log,
+	})
+	return m, err
+}
+
+// newFiles is the 9P server with the container's exports and no more.
+func newFiles(plan *oci.Plan, log *slog.Logger) (*p9server.Server, error) {
+	exports := []p9server.Export{export(plan.Host.Rootfs)}
+	for _, b := range plan.Host.Binds {
+		exports = append(exports, export(b.Export))
+	}
+	s, err := p9server.New(p9server.Config{Exports: exports, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("file server: %w", err)
+	}
+	return s, nil
+}
+
+func export(e oci.Export) p9server.Export {
+	return p9server.Export{Name: e.Name, Root: e.Path, ReadOnly: e.ReadOnly}
+}
+
+// devices makes the virtio devices, each behind its transport, and the link.
+func (m *machine) devices(mem *guestmem.Memory, plan *oci.Plan, files *p9server.Server, guestOut io.Writer, log *slog.Logger) ([]vmm.Device, error) {
+	type named struct {
+		name string
+		dev  virtio.Device
+	}
+	serial := plan.VM.Transport == oci.TransportSerial
+	cons, err := console.New(consoleConfig(guestOut, serial))
+	if err != nil {
+		return nil, err
+	}
+	share, err := ninep.New(ninep.Config{
+		Tag: wire.ShareTag, NewSession: func() ninep.Session { return files.NewSession() },
+	})
+	if err != nil {
+		return nil, err
+	}
+	list := []named{{"console", cons}, {"9p", share}, {"rng", rng.New()}}
+	if serial {
+		m.link, err = newSerialLink(cons)
+	} else {
+		var sock *vsock.Device
+		if sock, err = vsock.New(vsock.Config{}); err == nil {
+			list = append(list, named{"vsock", sock})
+			m.link, err = newVsockLink(sock)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []vmm.Device
+	for _, n := range list {
+		t, err := mmio.New(mmio.Config{Device: n.dev, Mem: mem, Log: log.With("device", n.name)})
+		if err != nil {
+			return nil, fmt.Errorf("device %s: %w", n.name, err)
+		}
+		out = append(out, vmm.Device{Name: n.name, Handler: t, Kicks: t.Kicks(), IRQ: t.IRQ()})
+	}
+	return out, nil
+}
+
+// cmdline is the guest kernel's. vmm puts the devices before it.
+func cmdline(plan *oci.Plan, debug bool) string {
+	words := guest.Cmdline()
+	if plan.VM.DebugUART {
+		words = append(words, "earlyprintk=serial,ttyS0,115200", "ignore_loglevel")
+	}
+	words = append(words, "lucid.transport="+plan.VM.Transport)
+	if debug {
+		words = append(words, "lucid.debug")
+	}
+	return strings.Join(append(words, plan.VM.KernelParams...), " ")
+}
+
+// mapFile maps a file read-only: its pages stay in the page cache, which all
+// sandboxes share, until they are copied into the guest.
+func mapFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() == 0 {
+		return nil, &os.PathError{Op: "read", Path: path, Err: errors.New("empty file")}
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, &os.PathError{Op: "mmap", Path: path, Err: err}
+	}
+	return data, nil
+}
