@@ -67,6 +67,10 @@ func New(cfg Config) (*Queue, error) {
 // Size returns the number of descriptors.
 func (q *Queue) Size() uint16 { return q.ring.size }
 
+// Stopped says whether Stop was called. A device that works on a chain for long
+// looks now and then.
+func (q *Queue) Stopped() bool { return q.stopped.Load() }
+
 // Pop takes the next chain, nil when there is none. An error other than
 // ErrStopped is the driver's fault and final: the device must fail.
 func (q *Queue) Pop() (*Chain, error) {

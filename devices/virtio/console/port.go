@@ -1,0 +1,365 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/lucid-containers/lucid/devices/virtio/virtq"
+)
+
+// Port is the host end of a named port.
+//
+// Read blocks until the guest has the port open and has written. Each close of
+// the port by the guest, and each reset of the device, ends what was sent before
+// with one io.EOF; the next Read waits for the guest to open it again.
+//
+// Write blocks until the guest has the port open and room. If the guest closes
+// it in the middle of a Write, that Write fails with EPIPE. Written bytes are in
+// buffers of the guest; whether a program there reads them is another matter.
+//
+// Close tells the guest, whose reads then end and whose writes wait. Read and
+// Write return os.ErrClosed then, also those under way.
+//
+// One Read and one Write may run at once, and Close at any time.
+type Port interface {
+	io.ReadWriteCloser
+}
+
+// port is what device and host end share. The states of the two sides are
+// independent:
+//
+//	host:   closed ──Port()──▶ open ──Close──▶ closed
+//	guest:  closed ──PORT_OPEN 1──▶ open ──PORT_OPEN 0 or reset──▶ closed
+type port struct {
+	id   uint32
+	name string
+
+	mu        sync.Mutex   // protects all below; queues are popped with mu held
+	readable  sync.Cond    // pending or host changed
+	writable  sync.Cond    // rx, guestOpen or host changed
+	host      *handle      // nil: no host end
+	guestOpen bool         //
+	closes    uint64       // how often the guest side has closed
+	rx, tx    *virtq.Queue // nil when the device is idle
+	fail      func(error)  // of the activation
+	// pending is what the guest sent and the host has not read, in order; nil
+	// marks an EOF. At most one mark follows another chain, so a guest that opens
+	// and closes for ever does not make it grow.
+	pending []*virtq.Chain
+	iov     int // buffers read of pending[0]
+}
+
+func newPort(id uint32, name string) *port {
+	p := &port{id: id, name: name}
+	p.readable.L, p.writable.L = &p.mu, &p.mu
+	return p
+}
+
+// start gives the port its queues.
+func (p *port) start(rx, tx *virtq.Queue, fail func(error)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rx, p.tx, p.fail = rx, tx, fail
+	rx.DisableKicks() // until a Write lacks buffers
+}
+
+// stop forgets the queues and all chains: no host goroutine can reach guest
+// memory any more when it returns.
+func (p *port) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	hadData := len(p.pending) > 0 && p.pending[0] != nil
+	p.rx, p.tx, p.fail = nil, nil, nil
+	clear(p.pending)
+	p.pending, p.iov = p.pending[:0], 0
+	if p.guestOpen || hadData {
+		p.guestClosed()
+	}
+}
+
+// guestOpened is the guest's PORT_OPEN.
+func (p *port) guestOpened(open bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case open:
+		p.guestOpen = true
+		p.writable.Broadcast()
+		return nil
+	case !p.guestOpen:
+		return nil
+	}
+	// What was sent before the close comes before the EOF, although its kick may
+	// not have been served yet.
+	_, err := p.take()
+	p.guestClosed()
+	return err
+}
+
+// guestClosed marks the end of what the guest sent. Mu is held.
+func (p *port) guestClosed() {
+	p.guestOpen = false
+	p.closes++
+	if n := len(p.pending); p.host != nil && (n == 0 || p.pending[n-1] != nil) {
+		p.pending = append(p.pending, nil)
+	}
+	p.readable.Broadcast()
+	p.writable.Broadcast()
+}
+
+// take moves chains of the guest to pending, or back to the guest if no host
+// end is there. It takes at most a queue's size, so that the lock is not held
+// for long whatever the guest does, and says whether there may be more. Mu is
+// held.
+func (p *port) take() (more bool, err error) {
+	if p.tx == nil {
+		return false, nil
+	}
+	got, pushed := false, false
+	n := uint16(0)
+	for ; n < p.tx.Size(); n++ {
+		c, err := p.tx.Pop()
+		if err != nil {
+			return false, err
+		}
+		if c == nil {
+			break
+		}
+		if p.host != nil && c.ReadableLen() > 0 {
+			p.pending = append(p.pending, c)
+			got = true
+			continue
+		}
+		if err := p.tx.Push(c, 0); err != nil {
+			return false, err
+		}
+		pushed = true
+	}
+	if pushed {
+		p.tx.Notify()
+	}
+	if got {
+		p.readable.Broadcast()
+	}
+	return n == p.tx.Size(), nil
+}
+
+// routineTx takes chains when the guest kicks.
+func (p *port) routineTx(q *virtq.Queue) error {
+	for {
+		p.mu.Lock()
+		q.DisableKicks()
+		more, err := p.take()
+		if err == nil && !more {
+			more = q.EnableKicks()
+		}
+		p.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if more {
+			continue
+		}
+		if err := q.Wait(); err != nil {
+			return err
+		}
+	}
+}
+
+// routineRx passes kicks on to a Write that waits for buffers.
+func (p *port) routineRx(q *virtq.Queue) error {
+	for {
+		if err := q.Wait(); err != nil {
+			return err
+		}
+		p.mu.Lock()
+		p.writable.Broadcast()
+		p.mu.Unlock()
+	}
+}
+
+func (p *port) openHost(d *Device) (*handle, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.host != nil {
+		return nil, fmt.Errorf("virtio-console: port %q is open already", p.name)
+	}
+	p.host = &handle{p: p, d: d}
+	return p.host, nil
+}
+
+// closeHost closes the host end h (nil: any) and says whether it was open.
+func (p *port) closeHost(h *handle) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.host == nil || h != nil && p.host != h {
+		return false
+	}
+	p.host = nil
+	p.discard()
+	p.readable.Broadcast()
+	p.writable.Broadcast()
+	return true
+}
+
+// discard gives all pending chains back. Mu is held.
+func (p *port) discard() {
+	for _, c := range p.pending {
+		if c != nil {
+			_ = p.tx.Push(c, 0) // fails only when the queue is stopped
+		}
+	}
+	clear(p.pending)
+	p.pending, p.iov = p.pending[:0], 0
+	if p.tx != nil {
+		p.tx.Notify()
+	}
+}
+
+// handle is one opening of the host end.
+type handle struct {
+	p *port
+	d *Device
+}
+
+func (h *handle) opError(op string, err error) error {
+	return &os.PathError{Op: op, Path: h.p.name, Err: err}
+}
+
+// Close implements Port.
+func (h *handle) Close() error {
+	h.d.mu.Lock()
+	defer h.d.mu.Unlock()
+	if !h.p.closeHost(h) {
+		return h.opError("close", os.ErrClosed)
+	}
+	h.d.setHostOpen(int(h.p.id), false)
+	return nil
+}
+
+// Read implements Port.
+func (h *handle) Read(b []byte) (int, error) {
+	p := h.p
+	if len(b) == 0 {
+		return 0, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		if p.host != h {
+			return 0, h.opError("read", os.ErrClosed)
+		}
+		if len(p.pending) > 0 {
+			break
+		}
+		p.readable.Wait()
+	}
+	if p.pending[0] == nil {
+		p.drop()
+		return 0, io.EOF
+	}
+	n, pushed := 0, false
+	for n < len(b) && len(p.pending) > 0 && p.pending[0] != nil {
+		c := p.pending[0]
+		bufs := c.Readable()
+		for n < len(b) && p.iov < len(bufs) {
+			k := copy(b[n:], bufs[p.iov])
+			n += k
+			if bufs[p.iov] = bufs[p.iov][k:]; len(bufs[p.iov]) == 0 {
+				p.iov++
+			}
+		}
+		if p.iov == len(bufs) {
+			_ = p.tx.Push(c, 0) // fails only when the queue is stopped
+			p.drop()
+			pushed = true
+		}
+	}
+	if pushed {
+		p.tx.Notify()
+	}
+	return n, nil
+}
+
+// drop removes pending[0]. Mu is held.
+func (p *port) drop() {
+	n := copy(p.pending, p.pending[1:])
+	p.pending[n] = nil
+	p.pending, p.iov = p.pending[:n], 0
+}
+
+// Write implements Port.
+func (h *handle) Write(b []byte) (int, error) {
+	p := h.p
+	if len(b) == 0 {
+		return 0, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.host == h && !p.guestOpen {
+		p.writable.Wait()
+	}
+	closes := p.closes
+	n := 0
+	for {
+		switch {
+		case p.host != h:
+			return n, h.opError("write", os.ErrClosed)
+		case p.closes != closes:
+			return n, h.opError("write", syscall.EPIPE)
+		case len(b) == n:
+			return n, nil
+		}
+		k, err := p.give(b[n:])
+		n += k
+		if err != nil && !errors.Is(err, virtq.ErrStopped) {
+			p.fail(fmt.Errorf("virtio-console: %w", err))
+		}
+		if err != nil {
+			return n, h.opError("write", syscall.EPIPE)
+		}
+		// Let go of the lock, so that a guest which feeds us buffers as fast as
+		// we take them cannot keep a reset out.
+		p.mu.Unlock()
+		p.mu.Lock()
+	}
+}
+
+// give copies b into buffers of the guest, at most a queue's size of them, or
+// waits once if there are none. Mu is held, but for the wait.
+func (p *port) give(b []byte) (n int, err error) {
+	if p.rx == nil {
+		p.writable.Wait()
+		return 0, nil
+	}
+	pushed := false
+	for i := uint16(0); i < p.rx.Size() && n < len(b); i++ {
+		c, err := p.rx.Pop()
+		if err != nil {
+			return n, err
+		}
+		if c == nil {
+			break
+		}
+		k := c.WriteAt(b[n:], 0)
+		if err := p.rx.Push(c, uint32(k)); err != nil {
+			return n, err
+		}
+		n, pushed = n+k, true
+	}
+	if pushed {
+		p.rx.Notify()
+		return n, nil
+	}
+	if !p.rx.EnableKicks() {
+		p.writable.Wait()
+	}
+	if p.rx != nil {
+		p.rx.DisableKicks()
+	}
+	return 0, nil
+}
