@@ -112,6 +112,9 @@ func (f *Front) routineClient(ctx context.Context, client net.Conn) {
 		return // the closed connection says it
 	}
 	defer func() { _ = guest.Close() }()
+	// A client that has closed leaves join reading from the guest only.
+	stop := context.AfterFunc(ctx, func() { _ = guest.Close() })
+	defer stop()
 	join(client, guest)
 }
 
