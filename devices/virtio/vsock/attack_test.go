@@ -103,12 +103,16 @@ func TestBadPackets(t *testing.T) {
 		{"unknown op to nobody", vsocktest.Header{SrcPort: 1, DstPort: port, Op: 99}, true},
 		{"RST to nobody", vsocktest.Header{SrcPort: 1, DstPort: port, Op: vsocktest.OpReset}, false},
 	}
-	_, g, c := attacker(t)
+	dev, g, c := attacker(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			dropped := dev.Stats().Dropped
 			g.Send(tt.h, nil)
 			if !tt.rst {
 				nothing(t, g)
+				if n := dev.Stats().Dropped - dropped; n != 1 {
+					t.Errorf("%d packets dropped, want 1", n)
+				}
 			} else {
 				h, _ := expect(t, g, vsocktest.OpReset)
 				if h.SrcPort != tt.h.DstPort || h.DstPort != tt.h.SrcPort || h.Type != max(tt.h.Type, 1) {

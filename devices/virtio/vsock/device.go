@@ -120,6 +120,20 @@ func (d *Device) Close() error {
 	return nil
 }
 
+// Stats is a snapshot of what a device has done and holds.
+type Stats struct {
+	FromGuest int    // connections that the guest opened, on the wire or not closed here
+	FromHost  int    // the same of Dial
+	Dropped   uint64 // packets of the guest without an answer: wrong CIDs, RST to nobody, too many RSTs owed
+}
+
+// Stats returns a snapshot.
+func (d *Device) Stats() Stats {
+	d.mux.mu.Lock()
+	defer d.mux.mu.Unlock()
+	return Stats{FromGuest: d.mux.fromGuest, FromHost: d.mux.fromHost, Dropped: d.mux.dropped.Load()}
+}
+
 // Type is 19, the socket device.
 func (d *Device) Type() uint32 { return virtio.TypeVsock }
 

@@ -22,8 +22,13 @@ import (
 
 func TestNewRefuses(t *testing.T) {
 	for _, cfg := range []vsock.Config{
-		{GuestCID: 1}, {GuestCID: 2}, {GuestCID: 1<<32 - 1},
-		{MaxConns: -1}, {MaxConns: 1 << 20, Buffer: 1 << 40}, {MaxConns: 1024, Buffer: 1 << 20}, {Buffer: -1},
+		{GuestCID: 1},
+		{GuestCID: 2},
+		{GuestCID: 1<<32 - 1},
+		{MaxConns: -1},
+		{MaxConns: 1 << 20, Buffer: 1 << 40},
+		{MaxConns: 1024, Buffer: 1 << 20},
+		{Buffer: -1},
 	} {
 		if _, err := vsock.New(cfg); err == nil {
 			t.Errorf("%+v accepted", cfg)
@@ -303,10 +308,20 @@ func TestListener(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.Send(packet(vsocktest.OpRequest), nil)
+	expect(t, g, vsocktest.OpResponse)
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
 	done := make(chan error, 1)
 	go func() { _, err := l.Accept(); done <- err }()
 	time.Sleep(quiet)
 	_ = dev.Close()
+	expect(t, g, vsocktest.OpReset)
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Read at Close of the device: %v", err)
+	}
 	if err := <-done; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept at Close of the device: %v", err)
 	}

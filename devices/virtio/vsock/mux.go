@@ -231,7 +231,7 @@ func (m *mux) dropAll(err error) {
 	}
 }
 
-// shutdown ends everything for good.
+// shutdown ends everything for good, and tells the guest.
 func (m *mux) shutdown() {
 	m.mu.Lock()
 	if m.closed {
@@ -240,13 +240,19 @@ func (m *mux) shutdown() {
 	}
 	m.closed = true
 	close(m.done)
-	ls := make([]*listener, 0, len(m.listeners))
+	var ls []*listener
 	for _, l := range m.listeners {
 		ls = append(ls, l)
+	}
+	var conns []*Conn
+	for _, c := range m.conns {
+		conns = append(conns, c)
 	}
 	m.mu.Unlock()
 	for _, l := range ls {
 		_ = l.Close()
 	}
-	m.dropAll(net.ErrClosed)
+	for _, c := range conns {
+		c.abort(net.ErrClosed)
+	}
 }

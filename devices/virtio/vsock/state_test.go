@@ -96,11 +96,13 @@ func TestStates(t *testing.T) {
 		{"open SHUTDOWN both", open, nil, header{op: opShutdown, flags: shutdownBoth}, dead, rst, syscall.EPIPE},
 		{
 			"open SHUTDOWN second half", open, func(c *Conn) { c.recv(&header{op: opShutdown, flags: shutdownSend}, nil) },
-			header{op: opShutdown, flags: shutdownReceive}, dead, rst, syscall.EPIPE,
+			header{op: opShutdown, flags: shutdownReceive},
+			dead, rst, syscall.EPIPE,
 		},
 		{
 			"RW after SHUTDOWN send", open, func(c *Conn) { c.recv(&header{op: opShutdown, flags: shutdownSend}, nil) },
-			header{op: opData, len: 1}, dead, rst, syscall.EPROTO,
+			header{op: opData, len: 1},
+			dead, rst, syscall.EPROTO,
 		},
 		{"fwd_cnt of what was not sent", open, nil, header{op: opCreditUpdate, fwdCnt: 1}, dead, rst, syscall.EPROTO},
 		{"fwd_cnt far ahead", open, nil, header{op: opCreditUpdate, fwdCnt: 1<<31 - 1}, dead, rst, syscall.EPROTO},
