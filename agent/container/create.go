@@ -1,0 +1,393 @@
+package container
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/agent/reap"
+	"github.com/lucid-containers/lucid/agent/spawn"
+	"github.com/lucid-containers/lucid/agent/stdio"
+	"github.com/lucid-containers/lucid/internal/wire"
+)
+
+// namespaceFlags are the namespaces that the thread unshares. pid and cgroup
+// are the child's; user cannot be had by a thread; a time namespace would be
+// for offsets, and the guest has a clock of its own.
+var namespaceFlags = map[string]int{
+	"mount": unix.CLONE_NEWNS, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC, "network": unix.CLONE_NEWNET,
+	"pid": 0, "cgroup": 0, "time": 0,
+}
+
+// builder makes one container, on one thread.
+type builder struct {
+	cfg     *Config
+	spec    *Spec
+	exports map[int]string // by index in spec.Mounts
+	rootfs  string         // export
+	io      wire.IO
+
+	newPID, newCgroup, newNet bool
+	unshare                   int
+
+	root        rootDir
+	cgroup      *cgroup
+	child       *spawn.Child
+	reaped      *reap.Process
+	devpts      int // top directory of the container's devpts, or -1
+	devIsBind   bool
+	devReadonly bool
+	stdio       *stdio.Stdio
+	file        string // the program that Start runs
+	warnings    []string
+}
+
+// Create makes a container. after must be called when the reply is on its way:
+// from then on its exit can be reported.
+func (s *Set) Create(r *wire.CreateContainer) (created *wire.Created, after func(), err error) {
+	spec, err := parseSpec(r.Spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	b := &builder{
+		cfg: &s.cfg, spec: spec, exports: r.MountExports, rootfs: r.Rootfs, io: r.IO,
+		root: -1, devpts: -1, unshare: unix.CLONE_NEWNS,
+	}
+	if err := b.namespaces(); err != nil {
+		return nil, nil, err
+	}
+	if err := s.reserve(r.ID); err != nil {
+		return nil, nil, err
+	}
+	c, err := b.create(r.ID)
+	s.put(r.ID, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &wire.Created{Pid: c.init.child.Pid, Warnings: b.warnings}, func() { go c.RoutineWait(c.init) }, nil
+}
+
+// namespaces checks linux.namespaces.
+func (b *builder) namespaces() error {
+	for _, n := range b.spec.Linux.Namespaces {
+		flag, ok := namespaceFlags[n.Type]
+		if !ok {
+			return invalidError("linux.namespaces: " + quote(n.Type) + " is not supported in the guest")
+		}
+		if n.Path != "" {
+			return invalidError("linux.namespaces: a path leads nowhere in the guest: " + n.Path)
+		}
+		b.unshare |= flag
+		switch n.Type {
+		case "pid":
+			b.newPID = true
+		case "cgroup":
+			b.newCgroup = true
+		case "network":
+			b.newNet = true
+		}
+	}
+	if s := b.spec.Linux.Seccomp; len(s) > 0 && string(s) != "null" {
+		b.warnings = append(b.warnings, "linux.seccomp ignored: the guest agent has no filter compiler yet")
+	}
+	return nil
+}
+
+func (b *builder) create(id string) (c *Container, err error) {
+	// The file server is mounted in the agent's namespace, for all.
+	rootfs, err := b.cfg.Exports.Path(b.rootfs)
+	if err != nil {
+		return nil, err
+	}
+	for _, export := range b.exports {
+		if _, err := b.cfg.Exports.Path(export); err != nil {
+			return nil, err
+		}
+	}
+	b.cgroup, err = newCgroup(b.cfg.CgroupParent, cgroupName(id), b.spec.Linux.Resources)
+	if err != nil {
+		return nil, err
+	}
+	if err := onThread(func() error { return b.build(rootfs) }); err != nil {
+		b.abandon()
+		return nil, err
+	}
+	return &Container{
+		id: id, cfg: b.cfg, cgroup: b.cgroup, devpts: b.devpts,
+		init:  newProcess("", b.child, b.reaped, b.stdio),
+		start: execProgram(b.spec.Process, b.file),
+		execs: make(map[string]*process),
+	}, nil
+}
+
+// cgroupName turns an id into a directory name that no other id has.
+func cgroupName(id string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+	name := []byte("c-")
+	for i := range len(id) {
+		ok := false
+		for j := range len(plain) {
+			ok = ok || plain[j] == id[i]
+		}
+		if ok {
+			name = append(name, id[i])
+		} else {
+			name = append(append(name, '%'), strconv.FormatUint(uint64(id[i])+0x100, 16)[1:]...)
+		}
+	}
+	return string(name)
+}
+
+// onThread runs f on a thread that ends with it, whatever namespaces, root
+// directory or umask f leaves it in.
+func onThread(f func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread dies
+		result <- f()
+	}()
+	return <-result
+}
+
+// abandon undoes what was made of a container.
+func (b *builder) abandon() {
+	if b.child != nil {
+		_ = b.child.Signal(unix.SIGKILL)
+		<-b.reaped.Done
+		b.child.Forget()
+	}
+	if b.stdio != nil {
+		b.stdio.CloseChild()
+		b.stdio.Close()
+	}
+	if b.devpts >= 0 {
+		_ = unix.Close(b.devpts)
+	}
+	_ = b.cgroup.remove()
+}
+
+// build runs on the container's thread.
+func (b *builder) build(rootfs string) error {
+	for _, step := range []struct {
+		what string
+		do   func() error
+	}{
+		{"enter namespaces", b.enter},
+		{"mount the root", func() error { return b.mountRoot(rootfs) }},
+		{"make the first process", b.clone},
+		{"set up namespaces", b.inNamespaces},
+		{"", b.mounts},
+		{"fill /dev", b.fillDev},
+		{"set up stdio", b.openStdio},
+		{"", b.sysctls},
+		{"", b.maskPaths},
+		{"", b.readonlyPaths},
+		{"make the working directory", b.makeCwd},
+		{"pivot", b.pivot},
+		{"", b.program},
+	} {
+		if err := step.do(); err != nil {
+			if step.what == "" {
+				return err
+			}
+			return fmt.Errorf("%s: %w", step.what, err)
+		}
+	}
+	return nil
+}
+
+// enter gives the thread its namespaces. Files that it makes have exactly the
+// mode it asks for.
+func (b *builder) enter() error {
+	if err := unix.Unshare(b.unshare); err != nil {
+		return os.NewSyscallError("unshare", err)
+	}
+	unix.Umask(0)
+	return os.NewSyscallError("mount", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+}
+
+func (b *builder) mountRoot(rootfs string) error {
+	tree, err := detached(unix.AT_FDCWD, rootfs, 0, true)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(tree) }()
+	dir := filepath.Join(b.cfg.WorkDir, "root")
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return os.NewSyscallError("move_mount", err)
+	}
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	b.root = rootDir(fd)
+	return os.NewSyscallError("open", err)
+}
+
+// clone makes the first process: from here on it waits for orders.
+func (b *builder) clone() (err error) {
+	flags := uint64(0)
+	if b.newPID {
+		flags |= unix.CLONE_NEWPID
+	}
+	b.child, b.reaped, err = cloneInto(b.cfg.Reaper, flags, b.cgroup.fd)
+	return err
+}
+
+func cloneInto(r *reap.Reaper, flags uint64, cgroupFD int) (child *spawn.Child, reaped *reap.Process, err error) {
+	reaped, err = r.Spawn(func() (int, error) {
+		child, err = spawn.Clone(spawn.Config{Flags: flags, CgroupFD: cgroupFD})
+		if err != nil {
+			return 0, os.NewSyscallError("clone3", err)
+		}
+		return child.Pid, nil
+	})
+	return child, reaped, err
+}
+
+// inNamespaces sets what belongs to the new namespaces.
+func (b *builder) inNamespaces() error {
+	if b.newCgroup {
+		// Its root is the cgroup that the caller is in.
+		p := new(spawn.Program)
+		p.Call("unshare cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
+		if err := b.child.Run(p); err != nil {
+			return err
+		}
+	}
+	if b.newNet {
+		if err := LoopbackUp(); err != nil {
+			return err
+		}
+	}
+	if b.spec.Hostname != "" {
+		if err := unix.Sethostname([]byte(b.spec.Hostname)); err != nil {
+			return os.NewSyscallError("sethostname", err)
+		}
+	}
+	if b.spec.Domainname != "" {
+		if err := unix.Setdomainname([]byte(b.spec.Domainname)); err != nil {
+			return os.NewSyscallError("setdomainname", err)
+		}
+	}
+	if adj := b.spec.Process.OOMScoreAdj; adj != nil {
+		return setOOMScore(b.child.Pid, *adj)
+	}
+	return nil
+}
+
+// setOOMScore writes oom_score_adj. The agent's own is 0, which the child has:
+// as PID 1 it needs no protection from the OOM killer.
+func setOOMScore(pid, adj int) error {
+	if adj == 0 {
+		return nil
+	}
+	return writeFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", strconv.Itoa(adj))
+}
+
+// openStdio makes the descriptors of the process, while the agent's /dev/null
+// can still be seen.
+func (b *builder) openStdio() error {
+	pty, err := openTerminal(b.spec.Process, b.devpts)
+	if err != nil {
+		return err
+	}
+	if pty != nil {
+		if err := b.console(pty.Slave()); err != nil {
+			pty.Close()
+			return err
+		}
+	}
+	b.stdio, err = stdio.Open(stdio.Config{Opener: b.cfg.Opener, IO: b.io, PTY: pty})
+	return err
+}
+
+// openTerminal makes the terminal of a process; nil if it has none.
+func openTerminal(p *Process, devpts int) (*stdio.PTY, error) {
+	if !p.Terminal {
+		return nil, nil
+	}
+	if devpts < 0 {
+		return nil, invalidError("process.terminal: the container has no devpts mount at /dev/pts")
+	}
+	var box Box
+	if p.ConsoleSize != nil {
+		box = *p.ConsoleSize
+	}
+	return stdio.OpenPTY(devpts, int(p.User.UID), box.Width, box.Height)
+}
+
+func (b *builder) makeCwd() error {
+	fd, err := b.root.directory(b.spec.Process.Cwd, 0)
+	if err != nil {
+		return err
+	}
+	_ = unix.Close(fd)
+	return nil
+}
+
+// pivot makes the container's root the root of the thread and of the child,
+// and takes the agent's file system out of sight.
+func (b *builder) pivot() error {
+	if b.spec.Root != nil && b.spec.Root.Readonly {
+		if err := setReadonly(int(b.root)); err != nil {
+			return err
+		}
+	}
+	if err := unix.Fchdir(int(b.root)); err != nil {
+		return os.NewSyscallError("fchdir", err)
+	}
+	_ = unix.Close(int(b.root))
+	// Both directories the same: the old root is then mounted on the new
+	// one, see pivot_root(2).
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return os.NewSyscallError("pivot_root", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return os.NewSyscallError("umount", err)
+	}
+	return os.NewSyscallError("chdir", unix.Chdir("/"))
+}
+
+// program finds the program and makes the child the process that will run it.
+func (b *builder) program() error {
+	p := b.spec.Process
+	if err := unix.Chdir(p.Cwd); err != nil {
+		return &os.PathError{Op: "chdir", Path: p.Cwd, Err: err}
+	}
+	var err error
+	if b.file, err = lookPath(p); err != nil {
+		return err
+	}
+	addHome(p)
+	return b.finish(p)
+}
+
+func (b *builder) finish(p *Process) error {
+	prog, warnings, err := finish(p, b.stdio.Child)
+	if err != nil {
+		return err
+	}
+	b.warnings = append(b.warnings, warnings...)
+	if err := b.child.Run(prog); err != nil {
+		return err
+	}
+	b.stdio.CloseChild()
+	b.stdio.Start()
+	return nil
+}
+
+// Update changes the limits of a container.
+func (s *Set) Update(r *wire.Update) error {
+	c, err := s.get(r.ID)
+	if err != nil {
+		return err
+	}
+	res := new(Resources)
+	if err := json.Unmarshal(r.Resources, res); err != nil {
+		return invalidError("resources: " + err.Error())
+	}
+	return c.cgroup.limit(res)
+}

@@ -1,0 +1,115 @@
+package container
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/agent/spawn"
+)
+
+// rlimits are the names of the OCI spec and their numbers,
+// asm-generic/resource.h.
+var rlimits = map[string]uintptr{
+	"RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4,
+	"RLIMIT_RSS": 5, "RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9,
+	"RLIMIT_LOCKS": 10, "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13,
+	"RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
+}
+
+// Go raises the soft limit of open files when it starts, so the child of the
+// agent always gets one: without one in the spec what systemd gives services.
+const (
+	defaultNoFileSoft = 1024
+	defaultNoFileHard = 512 << 10
+)
+
+// defaultUmask is what runc's processes have.
+const defaultUmask = 0o022
+
+// finish returns the program that makes the child the process p, all but the
+// execve. The order matters: descriptors are closed before the working
+// directory is entered (runc CVE-2024-21626), and privileges go last.
+func finish(p *Process, child [3]int) (*spawn.Program, []string, error) {
+	prog := new(spawn.Program)
+	prog.Call("unshare descriptors", unix.SYS_UNSHARE, unix.CLONE_FILES)
+	for i, fd := range child {
+		prog.Call("set up stdio", unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
+	}
+	prog.Call("close descriptors", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), 0)
+	prog.Call("setsid", unix.SYS_SETSID)
+	if p.Terminal {
+		prog.Call("set controlling terminal", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
+	}
+	if err := addRlimits(prog, p.Rlimits); err != nil {
+		return nil, nil, err
+	}
+	umask := uint32(defaultUmask)
+	if p.User.Umask != nil {
+		umask = *p.User.Umask & 0o777
+	}
+	prog.Call("set umask", unix.SYS_UMASK, uintptr(umask))
+	prog.Call("chdir to cwd ("+quote(p.Cwd)+")", unix.SYS_CHDIR, prog.String(p.Cwd))
+	warnings := addCredentials(prog, p)
+	if p.NoNewPrivileges {
+		prog.Call("set no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	}
+	return prog, warnings, nil
+}
+
+func addRlimits(prog *spawn.Program, list []Rlimit) error {
+	// Without CAP_SYS_RESOURCE, which an agent in a test may lack, the hard
+	// limit cannot be raised.
+	prog.Try("set default rlimit", unix.SYS_PRLIMIT64, 0, rlimits["RLIMIT_NOFILE"],
+		spawn.Data[uint64](prog, defaultNoFileSoft, defaultNoFileHard), 0)
+	limits := make(map[uintptr][2]uint64)
+	for _, l := range list {
+		nr, ok := rlimits[l.Type]
+		if !ok {
+			return invalidError("process.rlimits: unknown type " + quote(l.Type))
+		}
+		limits[nr] = [2]uint64{l.Soft, l.Hard}
+	}
+	for nr, l := range limits {
+		prog.Call("set rlimit", unix.SYS_PRLIMIT64, 0, nr, spawn.Data(prog, l[0], l[1]), 0)
+	}
+	return nil
+}
+
+// addCredentials adds user, groups and capabilities, in runc's order: bounding
+// set while there is CAP_SETPCAP, groups while there is CAP_SETGID, and the
+// rest when the user is the process's own.
+func addCredentials(prog *spawn.Program, p *Process) (warnings []string) {
+	c := p.Capabilities
+	if c == nil {
+		c = new(Capabilities)
+	}
+	var sets [5]capSet
+	seen := make(map[string]bool)
+	for i, names := range [][]string{c.Bounding, c.Effective, c.Permitted, c.Inheritable, c.Ambient} {
+		set, unknown := parseCaps(names)
+		sets[i] = set
+		for _, u := range unknown {
+			if !seen[u] {
+				seen[u] = true
+				warnings = append(warnings, "unknown capability "+quote(u)+" ignored")
+			}
+		}
+	}
+	dropBounding(prog, sets[0])
+	// The capabilities would go with the last uid 0.
+	prog.Call("keep capabilities", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
+	groups := p.User.AdditionalGids
+	prog.Call("set groups", unix.SYS_SETGROUPS, uintptr(len(groups)), spawn.Data(prog, groups...))
+	gid, uid := uintptr(p.User.GID), uintptr(p.User.UID)
+	prog.Call("set gid", unix.SYS_SETRESGID, gid, gid, gid)
+	prog.Call("set uid", unix.SYS_SETRESUID, uid, uid, uid)
+	prog.Call("do not keep capabilities", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 0, 0, 0, 0)
+	setCaps(prog, sets[1], sets[2], sets[3], sets[4])
+	return warnings
+}
+
+// execProgram returns the last program of a child.
+func execProgram(p *Process, file string) *spawn.Program {
+	prog := new(spawn.Program)
+	prog.Call("execve", unix.SYS_EXECVE, prog.String(file), prog.Strings(p.Args), prog.Strings(p.Env))
+	return prog
+}

@@ -1,0 +1,210 @@
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"path"
+	"strings"
+)
+
+// The types below are the parts of config.json that the guest acts on, with
+// the names of the OCI runtime-spec. They are not specs.Spec: encoding/json
+// builds its tables for a whole type on first use, and those for Windows,
+// Solaris and the rest cost some ninety page faults.
+
+// Spec is the guest's part of config.json.
+type Spec struct {
+	Process    *Process `json:"process"`
+	Root       *Root    `json:"root"`
+	Hostname   string   `json:"hostname"`
+	Domainname string   `json:"domainname"`
+	Mounts     []Mount  `json:"mounts"`
+	Linux      *Linux   `json:"linux"`
+}
+
+// Root is root of the OCI spec; its path is the host's business.
+type Root struct {
+	Readonly bool `json:"readonly"`
+}
+
+// Process is process of the OCI spec.
+type Process struct {
+	Terminal        bool          `json:"terminal"`
+	ConsoleSize     *Box          `json:"consoleSize"`
+	User            User          `json:"user"`
+	Args            []string      `json:"args"`
+	Env             []string      `json:"env"`
+	Cwd             string        `json:"cwd"`
+	Capabilities    *Capabilities `json:"capabilities"`
+	Rlimits         []Rlimit      `json:"rlimits"`
+	NoNewPrivileges bool          `json:"noNewPrivileges"`
+	OOMScoreAdj     *int          `json:"oomScoreAdj"`
+}
+
+// Box is the size of a terminal in characters.
+type Box struct {
+	Height int `json:"height"`
+	Width  int `json:"width"`
+}
+
+// User is process.user of the OCI spec.
+type User struct {
+	UID            uint32   `json:"uid"`
+	GID            uint32   `json:"gid"`
+	Umask          *uint32  `json:"umask"`
+	AdditionalGids []uint32 `json:"additionalGids"`
+}
+
+// Capabilities is process.capabilities of the OCI spec.
+type Capabilities struct {
+	Bounding    []string `json:"bounding"`
+	Effective   []string `json:"effective"`
+	Inheritable []string `json:"inheritable"`
+	Permitted   []string `json:"permitted"`
+	Ambient     []string `json:"ambient"`
+}
+
+// Rlimit is one of process.rlimits of the OCI spec.
+type Rlimit struct {
+	Type string `json:"type"`
+	Hard uint64 `json:"hard"`
+	Soft uint64 `json:"soft"`
+}
+
+// Mount is one of mounts of the OCI spec.
+type Mount struct {
+	Destination string   `json:"destination"`
+	Type        string   `json:"type"`
+	Source      string   `json:"source"`
+	Options     []string `json:"options"`
+}
+
+// Linux is linux of the OCI spec.
+type Linux struct {
+	Sysctl            map[string]string `json:"sysctl"`
+	Resources         *Resources        `json:"resources"`
+	Namespaces        []Namespace       `json:"namespaces"`
+	Devices           []Device          `json:"devices"`
+	Seccomp           json.RawMessage   `json:"seccomp"`
+	RootfsPropagation string            `json:"rootfsPropagation"`
+	MaskedPaths       []string          `json:"maskedPaths"`
+	ReadonlyPaths     []string          `json:"readonlyPaths"`
+}
+
+// Namespace is one of linux.namespaces of the OCI spec.
+type Namespace struct {
+	Type string `json:"type"`
+	Path string `json:"path"`
+}
+
+// Device is one of linux.devices of the OCI spec.
+type Device struct {
+	Path     string  `json:"path"`
+	Type     string  `json:"type"`
+	Major    int64   `json:"major"`
+	Minor    int64   `json:"minor"`
+	FileMode *uint32 `json:"fileMode"`
+	UID      *uint32 `json:"uid"`
+	GID      *uint32 `json:"gid"`
+}
+
+// Resources is linux.resources of the OCI spec, as far as a cgroup of the
+// guest can enforce it.
+type Resources struct {
+	Memory *struct {
+		Limit       *int64 `json:"limit"`
+		Reservation *int64 `json:"reservation"`
+		Swap        *int64 `json:"swap"`
+	} `json:"memory"`
+	CPU *struct {
+		Shares *uint64 `json:"shares"`
+		Quota  *int64  `json:"quota"`
+		Period *uint64 `json:"period"`
+		Cpus   string  `json:"cpus"`
+	} `json:"cpu"`
+	Pids *struct {
+		Limit *int64 `json:"limit"`
+	} `json:"pids"`
+}
+
+// invalidError is for a spec that makes no sense; the server reports it as
+// wire.KindInvalid.
+type invalidError string
+
+func (e invalidError) Error() string { return string(e) }
+
+// IsInvalid reports whether err blames the request.
+func IsInvalid(err error) bool {
+	var e invalidError
+	return errors.As(err, &e)
+}
+
+// parseSpec decodes and checks the guest's part of config.json.
+func parseSpec(raw []byte) (*Spec, error) {
+	s := new(Spec)
+	if err := json.Unmarshal(raw, s); err != nil {
+		return nil, invalidError("spec: " + err.Error())
+	}
+	if s.Process == nil {
+		return nil, invalidError("process: missing")
+	}
+	if s.Linux == nil {
+		s.Linux = new(Linux)
+	}
+	if err := s.Process.check(); err != nil {
+		return nil, err
+	}
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		if m.Destination == "" || hasNUL(m.Destination, m.Source, m.Type) || hasNUL(m.Options...) {
+			return nil, invalidError("mounts: bad destination, source or option")
+		}
+		// Relative destinations are relative to / (OCI 1.2).
+		m.Destination = path.Clean("/" + m.Destination)
+		if m.Destination == "/" {
+			return nil, invalidError("mounts: cannot mount on /")
+		}
+	}
+	return s, nil
+}
+
+func parseProcess(raw []byte) (*Process, error) {
+	p := new(Process)
+	if err := json.Unmarshal(raw, p); err != nil {
+		return nil, invalidError("process: " + err.Error())
+	}
+	return p, p.check()
+}
+
+func (p *Process) check() error {
+	if len(p.Args) == 0 || p.Args[0] == "" {
+		return invalidError("process.args: empty")
+	}
+	if hasNUL(p.Args...) || hasNUL(p.Env...) || hasNUL(p.Cwd) {
+		return invalidError("process: a string contains NUL")
+	}
+	if !path.IsAbs(p.Cwd) {
+		return invalidError("process.cwd: not an absolute path")
+	}
+	return nil
+}
+
+// hasNUL reports whether a string could not go through a system call whole.
+func hasNUL(list ...string) bool {
+	for _, s := range list {
+		if strings.IndexByte(s, 0) >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// env returns the value of a variable; the last one counts, as in a shell.
+func (p *Process) env(name string) (string, bool) {
+	for i := len(p.Env) - 1; i >= 0; i-- {
+		if k, v, ok := strings.Cut(p.Env[i], "="); ok && k == name {
+			return v, true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,137 @@
+// Command prog is what the containers of the tests run: a few tools in one
+// static binary, chosen by the first argument.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sort"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if err := run(os.Args[1], os.Args[2:]); err != nil {
+		fmt.Fprintln(os.Stderr, "prog:", err)
+		os.Exit(1)
+	}
+}
+
+func run(tool string, args []string) error {
+	switch tool {
+	case "echo":
+		fmt.Println(strings.Join(args, " "))
+	case "exit":
+		n, _ := strconv.Atoi(args[0])
+		os.Exit(n)
+	case "cat":
+		if len(args) == 0 {
+			_, err := io.Copy(os.Stdout, os.Stdin)
+			return err
+		}
+		for _, name := range args {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			_, _ = os.Stdout.Write(b)
+		}
+	case "env":
+		env := os.Environ()
+		sort.Strings(env)
+		fmt.Println(strings.Join(env, "\n"))
+	case "ls":
+		entries, err := os.ReadDir(args[0])
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			fmt.Println(e.Name(), e.Type())
+		}
+	case "write":
+		return os.WriteFile(args[0], []byte(args[1]), 0o644)
+	case "stat":
+		return stat(args)
+	case "id":
+		groups, _ := os.Getgroups()
+		host, _ := os.Hostname()
+		cwd, _ := os.Getwd()
+		fmt.Println(os.Getuid(), os.Getgid(), groups, os.Getpid(), host, cwd)
+	case "rlimit":
+		n, _ := strconv.Atoi(args[0])
+		var l syscall.Rlimit
+		if err := syscall.Getrlimit(n, &l); err != nil {
+			return err
+		}
+		fmt.Println(l.Cur, l.Max)
+	case "umask":
+		fmt.Printf("%03o\n", syscall.Umask(0))
+	case "sleep":
+		time.Sleep(time.Hour)
+	case "trap":
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGTERM)
+		fmt.Println("ready")
+		<-c
+		os.Exit(42)
+	case "background":
+		return background(args)
+	case "tty":
+		return tty()
+	case "size":
+		return size()
+	case "errout":
+		fmt.Fprintln(os.Stderr, strings.Join(args, " "))
+	default:
+		return fmt.Errorf("no tool %q", tool)
+	}
+	return nil
+}
+
+func stat(names []string) error {
+	for _, name := range names {
+		var st syscall.Stat_t
+		if err := syscall.Lstat(name, &st); err != nil {
+			fmt.Println(name, err)
+			continue
+		}
+		fmt.Printf("%s %o %d:%d %d\n", name, st.Mode, st.Rdev>>8, st.Rdev&0xff, st.Uid)
+	}
+	return nil
+}
+
+// background leaves a process behind that holds stdout.
+func background(args []string) error {
+	p, err := os.StartProcess("/bin/prog", append([]string{"prog"}, args...), &os.ProcAttr{
+		Files: []*os.File{nil, os.Stdout, nil},
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Println("left", p.Pid > 0)
+	return nil
+}
+
+func tty() error {
+	var st syscall.Stat_t
+	if err := syscall.Fstat(0, &st); err != nil {
+		return err
+	}
+	var console syscall.Stat_t
+	if err := syscall.Stat("/dev/console", &console); err != nil {
+		return err
+	}
+	f, err := os.Open("/dev/tty")
+	fmt.Println("tty", st.Rdev>>8, st.Rdev == console.Rdev, err == nil)
+	if err == nil {
+		_ = f.Close()
+	}
+	line := make([]byte, 100)
+	n, err := os.Stdin.Read(line)
+	fmt.Printf("read %q\n", line[:n])
+	return err
+}
