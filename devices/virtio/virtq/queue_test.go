@@ -18,6 +18,7 @@ type rig struct {
 	g    *virtqtest.Guest
 	d    *virtqtest.Queue
 	q    *virtq.Queue
+	kick *eventfd.FD
 	intr atomic.Int64
 }
 
@@ -29,6 +30,7 @@ func newRig(t testing.TB, size uint16, eventIdx, indirect bool) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = kick.Close() })
+	r.kick = kick
 	ring := virtqtest.NewRing(t, r.g, size)
 	irq := make(chan struct{}, 1)
 	r.q, err = virtq.New(virtq.Config{
