@@ -22,6 +22,7 @@ import (
 // Config is what to boot. The zero value of a field means its default.
 type Config struct {
 	Kernel string        // vmlinux
+	Map    string        // its System.map
 	Initrd string        // initramfs with an init that calls bootcount.Report
 	Memory int           // MiB, default 128
 	CPUs   int           // default 1
@@ -117,6 +118,11 @@ func (c Config) boot(ctx context.Context, extra []string, done func(line string)
 	defer func() { _ = os.RemoveAll(dir) }()
 	ctx, cancel := context.WithTimeout(ctx, c.limit())
 	defer cancel()
+	patched := filepath.Join(dir, "vmlinux")
+	if err := patchKernel(c.Kernel, c.Map, patched); err != nil {
+		return err
+	}
+	c.Kernel = patched
 	cmd, err := c.qemu(ctx, dir, extra...)
 	if err != nil {
 		return err
@@ -150,8 +156,10 @@ func (c Config) limit() time.Duration {
 	return c.Limit
 }
 
-// qemu is the machine: the devices that a sandbox has and nothing else, with an
-// MP table from the firmware and the virtio devices on the command line.
+// qemu is the machine: the devices that a sandbox has, with an MP table from the
+// firmware and the virtio devices on the command line. The RTC is there because
+// the kernel waits a second for one that is missing; under KVM it asks
+// kvm-clock instead.
 func (c Config) qemu(ctx context.Context, dir string, extra ...string) (*exec.Cmd, error) {
 	share := c.Share
 	if share == "" {
@@ -163,8 +171,11 @@ func (c Config) qemu(ctx context.Context, dir string, extra ...string) (*exec.Cm
 	line := append(append(guest.Cmdline(), qemuOnly...), c.Append...)
 	line = append(line, bootcount.Param)
 	args := []string{
-		"-M", "microvm,acpi=off,rtc=off,pic=on,pit=on,isa-serial=off,auto-kernel-cmdline=on",
+		"-M", "microvm,acpi=off,rtc=on,pic=on,pit=on,isa-serial=off,auto-kernel-cmdline=on",
 		"-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max",
+		// The same random numbers and the same date every time: addresses chosen
+		// at random decide which page tables a program needs.
+		"-seed", "1", "-rtc", "base=2025-01-01,clock=vm",
 		"-m", strconv.Itoa(max(c.Memory, 0) + 128*boolInt(c.Memory == 0)), "-smp", strconv.Itoa(max(c.CPUs, 1)),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", c.Kernel, "-append", strings.Join(line, " "),
@@ -172,7 +183,7 @@ func (c Config) qemu(ctx context.Context, dir string, extra ...string) (*exec.Cm
 		"-device", "virtio-serial-device", "-device", "virtconsole,chardev=console",
 		"-fsdev", "local,id=files,security_model=none,readonly=on,path=" + share,
 		"-device", "virtio-9p-device,fsdev=files,mount_tag=lucid",
-		"-device", "virtio-rng-device",
+		"-object", "rng-random,id=rng,filename=/dev/zero", "-device", "virtio-rng-device,rng=rng",
 	}
 	if c.Initrd != "" {
 		args = append(args, "-initrd", c.Initrd)

@@ -110,8 +110,10 @@ func TestProfilerFollowsCalls(t *testing.T) {
 	}
 	var trace strings.Builder
 	for _, pc := range pcs {
-		fmt.Fprintf(&trace, "Trace 0: 0x7fbba3800100 [0000000000000000/%016x/000000b0/ff020201] \n", pc)
+		fmt.Fprintf(&trace, "----\nIN: \n0x%016x:  90    nop\n\n", pc)
+		fmt.Fprintf(&trace, "Trace 0: 0x7fbba3800100 [0000000000000000/%016x/000000b0/ff020200] \n", pc)
 	}
+	trace.WriteString("Trace 0: 0x7fbba3800100 [0000000000000000/0000000000400001/000000b0/ff020200] \nStopped execution of TB chain before 0x7fbba3800100 [400001] \n")
 	p := newProfiler(symbols{{a, "a"}, {b, "b"}, {irq, "irq"}}, 2)
 	if err := p.RoutineRead(strings.NewReader(trace.String() + endOfTrace)); err != nil {
 		t.Fatal(err)
@@ -125,7 +127,7 @@ func TestProfilerFollowsCalls(t *testing.T) {
 		{"b", 7, 9, 2},
 		{"irq", 2, 2, 1},
 		{nameUser, 2, 2, 1},
-		{"(of these REP iterations)", 2, 2, 0},
+		{nameRep, 2, 2, 0},
 		{nameEarly, 1, 1, 1},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -28,13 +28,14 @@ type Cost struct {
 const (
 	nameEarly = "(before paging)"
 	nameUser  = "(user code)"
+	nameRep   = "(of these REP iterations)"
 )
 
-// Profile boots the kernel with QEMU printing every single instruction and adds
-// them up by function. Its sum counts instructions only, no idle time; the
-// difference to [Count] is what the boot waited. systemMap is the kernel's.
-func Profile(ctx context.Context, c Config, systemMap string) (costs []Cost, sum uint64, err error) {
-	syms, err := readSymbols(systemMap)
+// Profile boots the kernel with QEMU printing each block of code it runs and
+// adds the instructions up by function. Its sum counts instructions only, no idle time; the
+// difference to [Count] is what the boot waited.
+func Profile(ctx context.Context, c Config) (costs []Cost, sum uint64, err error) {
+	syms, err := readSymbols(c.Map)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -62,8 +63,16 @@ func Profile(ctx context.Context, c Config, systemMap string) (costs []Cost, sum
 		tsc  uint64
 		done = make(chan error, 1)
 	)
-	go func() { done <- p.RoutineRead(trace) }()
-	err = c.boot(ctx, []string{"-d", "exec,nochain", "-singlestep", "-D", fifo}, func(line string) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		err := p.RoutineRead(trace)
+		if err != nil {
+			cancel() // QEMU would wait for a reader for ever
+		}
+		done <- err
+	}()
+	err = c.boot(ctx, []string{"-d", "in_asm,exec,nochain", "-D", fifo}, func(line string) bool {
 		_, number, ok := strings.Cut(line, bootcount.Prefix)
 		if ok {
 			tsc, _ = strconv.ParseUint(strings.TrimSpace(number), 10, 64)
@@ -73,8 +82,8 @@ func Profile(ctx context.Context, c Config, systemMap string) (costs []Cost, sum
 	_, _ = trace.WriteString(endOfTrace)
 	readErr := <-done
 	_ = trace.Close()
-	if err == nil {
-		err = readErr
+	if readErr != nil {
+		err = readErr // the reason for the other one
 	}
 	if err != nil {
 		return nil, 0, err
@@ -123,34 +132,77 @@ func newProfiler(s symbols, skip uint64) *profiler {
 	return &profiler{syms: s, skip: skip, self: make([]uint64, n), total: make([]uint64, n), calls: make([]uint64, n), depth: make([]int, n), cur: -1}
 }
 
-// RoutineRead is the life of the goroutine that reads the trace:
+// RoutineRead is the life of the goroutine that reads the trace. QEMU prints a
+// block of code when it translates it, and a line whenever it enters it:
 //
-//	Trace 0: 0x7fbba3800100 [00000000ffff0000/00000000fffffff0/00000040/ff020201]
+//	IN:
+//	0xffffffff81000000:  48 89 e5                 movq     %rsp, %rbp
+//	0xffffffff81000003:  c3                       retq
+//
+//	Trace 0: 0x7fbba3800100 [0000000000000000/ffffffff81000000/000000b0/ff020200]
+//
+// "Stopped execution of TB chain before" says that the block just named did
+// not run, for an interrupt came first.
 func (p *profiler) RoutineRead(r io.Reader) error {
-	in := bufio.NewReaderSize(r, 1<<20)
+	var (
+		in       = bufio.NewReaderSize(r, 1<<20)
+		blocks   = map[string]block{} // by address in QEMU
+		fresh    block                // being translated
+		entered  block                // not yet known to have run
+		addrMark = []byte("0x")
+	)
 	for {
 		line, err := in.ReadSlice('\n')
 		if err != nil {
 			return fmt.Errorf("countboot: trace: %w", err)
 		}
-		if bytes.Equal(line, []byte("end\n")) {
+		switch {
+		case bytes.Equal(line, []byte("end\n")):
+			p.run(entered)
 			return nil
+		case bytes.HasPrefix(line, []byte("IN:")):
+			fresh = block{}
+		case bytes.HasPrefix(line, addrMark):
+			end := bytes.IndexByte(line, ':')
+			if pc, ok := hex64(line[len(addrMark):max(end, len(addrMark))]); ok && end > 0 {
+				fresh.pcs = append(fresh.pcs, pc)
+			}
+		case bytes.HasPrefix(line, []byte("Stopped")):
+			entered = block{}
+		case bytes.HasPrefix(line, []byte("Trace ")):
+			fields := bytes.Fields(line)
+			if len(fields) < 4 || len(fields[3]) < 34 {
+				continue // torn at the end
+			}
+			pc, ok := hex64(fields[3][18:34])
+			if !ok {
+				return fmt.Errorf("countboot: trace line %q", line)
+			}
+			if len(fresh.pcs) > 0 && fresh.pcs[0] == pc {
+				blocks[string(fields[2])] = fresh
+				fresh = block{}
+			}
+			p.run(entered)
+			entered = blocks[string(fields[2])]
+			if len(entered.pcs) == 0 || entered.pcs[0] != pc {
+				return fmt.Errorf("countboot: no code for trace line %q", line)
+			}
 		}
-		i := bytes.IndexByte(line, '/')
-		if i < 0 || len(line) < i+17 || !bytes.HasPrefix(line, []byte("Trace ")) {
-			continue // a line torn at the end, or a message of QEMU
-		}
-		pc, ok := hex16(line[i+1 : i+17])
-		if !ok {
-			return fmt.Errorf("countboot: trace line %q", line)
-		}
+	}
+}
+
+// block is what QEMU translates and runs at once.
+type block struct{ pcs []uint64 }
+
+func (p *profiler) run(b block) {
+	for _, pc := range b.pcs {
 		if p.seen++; p.seen >= p.skip {
 			p.step(pc)
 		}
 	}
 }
 
-func hex16(b []byte) (v uint64, ok bool) {
+func hex64(b []byte) (v uint64, ok bool) {
 	for _, c := range b {
 		switch {
 		case c >= '0' && c <= '9':
@@ -240,9 +292,7 @@ func (p *profiler) costs() (costs []Cost, sum uint64) {
 			costs = append(costs, Cost{s.name, p.self[i], max(p.total[i], p.self[i]), p.calls[i]})
 		}
 	}
-	for _, c := range []Cost{{nameEarly, p.early, p.early, 1}, {nameUser, p.user, p.user, 1}, {"(of these REP iterations)", p.atRep, p.atRep, 0}} {
-		costs = append(costs, c)
-	}
+	costs = append(costs, Cost{nameEarly, p.early, p.early, 1}, Cost{nameUser, p.user, p.user, 1}, Cost{nameRep, p.atRep, p.atRep, 0})
 	sort.SliceStable(costs, func(i, j int) bool { return costs[i].Total > costs[j].Total })
 	return costs, p.now
 }

@@ -25,15 +25,15 @@ import (
 
 func main() {
 	var (
-		c         countboot.Config
-		hello     = flag.Bool("hello", false, "boot the smallest Go init instead of the agent")
-		profile   = flag.Int("profile", 0, "print the `N` dearest functions")
-		systemMap = flag.String("map", "guest/out/System.map", "symbols for -profile")
-		more      = flag.String("append", "", "further kernel parameters")
-		limit     = flag.Uint64("max", 0, "fail when a boot takes more instructions than this")
-		verbose   = flag.Bool("v", false, "show the guest's console")
+		c       countboot.Config
+		hello   = flag.Bool("hello", false, "boot the smallest Go init instead of the agent")
+		profile = flag.Int("profile", 0, "print the `N` dearest functions")
+		more    = flag.String("append", "", "further kernel parameters")
+		limit   = flag.Uint64("max", 0, "fail when a boot takes more instructions than this")
+		verbose = flag.Bool("v", false, "show the guest's console")
 	)
 	flag.StringVar(&c.Kernel, "kernel", "guest/out/vmlinux", "kernel")
+	flag.StringVar(&c.Map, "map", "guest/out/System.map", "the kernel's System.map")
 	flag.StringVar(&c.Initrd, "initrd", "guest/out/initramfs.cpio", "initramfs")
 	flag.IntVar(&c.Memory, "m", 128, "memory in MiB")
 	flag.IntVar(&c.CPUs, "smp", 1, "vCPUs")
@@ -45,13 +45,13 @@ func main() {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	if err := run(ctx, c, *hello, *profile, *systemMap, *limit); err != nil {
+	if err := run(ctx, c, *hello, *profile, *limit); err != nil {
 		fmt.Fprintln(os.Stderr, "count-boot:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, c countboot.Config, hello bool, profile int, systemMap string, limit uint64) error {
+func run(ctx context.Context, c countboot.Config, hello bool, profile int, limit uint64) error {
 	if hello {
 		dir, err := os.MkdirTemp("", "count-boot-")
 		if err != nil {
@@ -63,7 +63,7 @@ func run(ctx context.Context, c countboot.Config, hello bool, profile int, syste
 		}
 	}
 	if profile > 0 {
-		return printProfile(ctx, c, profile, systemMap)
+		return printProfile(ctx, c, profile)
 	}
 	r, err := countboot.Count(ctx, c)
 	if err != nil {
@@ -96,8 +96,8 @@ func helloInitramfs(ctx context.Context, dir string) (string, error) {
 	return path, os.WriteFile(path, archive.Bytes(), 0o644)
 }
 
-func printProfile(ctx context.Context, c countboot.Config, n int, systemMap string) error {
-	costs, sum, err := countboot.Profile(ctx, c, systemMap)
+func printProfile(ctx context.Context, c countboot.Config, n int) error {
+	costs, sum, err := countboot.Profile(ctx, c)
 	if err != nil {
 		return err
 	}
