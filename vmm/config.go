@@ -32,8 +32,8 @@ const (
 	identityMapAddr = 0xfffbc000
 	tssAddr         = 0xfffbd000
 
-	// MaxVCPUs is what tests cover. The MP table would hold more.
-	MaxVCPUs = 32
+	// MaxVCPUs is what the MP table holds.
+	MaxVCPUs = boot.MaxVCPUs
 )
 
 // AssistMode says whether vmm/assist looks after this VM.

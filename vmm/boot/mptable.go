@@ -8,9 +8,9 @@ import (
 // MultiProcessor Specification 1.4, chapter 4. Linux reads this table when
 // there is no ACPI, and finds it at the end of base memory.
 
-// MaxVCPUs is how many vCPUs the table may name. APIC ids are 8 bits wide there
-// and the IOAPIC takes one; lucid's own limit is lower.
-const MaxVCPUs = 64
+// MaxVCPUs is how many vCPUs the table names at most; 37 would fit into its
+// kilobyte.
+const MaxVCPUs = 32
 
 const (
 	mpTableAddr  = lowRAMEnd // 0x9fc00, "the last kilobyte of system base memory"
