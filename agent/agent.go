@@ -1,0 +1,109 @@
+package agent
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/agent/boot"
+	"github.com/lucid-containers/lucid/agent/container"
+	"github.com/lucid-containers/lucid/agent/reap"
+	"github.com/lucid-containers/lucid/agent/server"
+	"github.com/lucid-containers/lucid/internal/wire"
+)
+
+// Run is the life of the agent. It returns only with an error; PID 1 that ends
+// is a kernel panic, which ends the VM.
+func Run() error {
+	opts, err := boot.ReadOptions()
+	if err != nil {
+		return err
+	}
+	conn, err := boot.Dial(opts.Serial)
+	if err != nil {
+		return err
+	}
+	if opts.Count {
+		boot.ReportCount()
+	}
+	if err := boot.Prepare(); err != nil {
+		return err
+	}
+	a := newAgent(opts)
+	for {
+		err := a.server.Serve(conn, a.config)
+		a.debug("control channel ended:", err.Error())
+		// A guest that was restored from a template finds its connections
+		// gone and nothing running: it says hello again. A guest whose host
+		// is gone while containers run has nobody left to run them for.
+		if a.config.Containers.Len() > 0 {
+			return end(err)
+		}
+		if conn, err = boot.Dial(opts.Serial); err != nil {
+			return end(err)
+		}
+	}
+}
+
+// end ends the VM.
+func end(reason error) error {
+	if err := boot.End(); err != nil {
+		return err
+	}
+	return reason
+}
+
+// agent is the parts, put together.
+type agent struct {
+	share  boot.Share
+	server *server.Server
+	config server.Config
+	loud   bool
+}
+
+func newAgent(opts boot.Options) *agent {
+	a := &agent{server: server.New(), loud: opts.Debug}
+	a.config = server.Config{
+		Guest: a,
+		Containers: container.NewSet(container.Config{
+			Opener:       boot.NewOpener(opts.Serial),
+			Exports:      &a.share,
+			Reaper:       reap.New(),
+			CgroupParent: boot.CgroupDir,
+			WorkDir:      boot.WorkDir,
+			OnExit:       a.server.Exited,
+		}),
+	}
+	if a.loud {
+		a.config.Debugf = a.debug
+	}
+	return a
+}
+
+// Configure is server.Guest's.
+func (a *agent) Configure(c *wire.Configure) error {
+	a.share.Configure(c.Share)
+	if err := boot.Configure(c); err != nil {
+		return err
+	}
+	return container.LoopbackUp()
+}
+
+// End is server.Guest's.
+func (a *agent) End() error { return boot.End() }
+
+// debug writes a line to the console. log/slog would cost 60 KiB of program
+// and its page faults for lines that are off by default.
+func (a *agent) debug(words ...string) {
+	if !a.loud {
+		return
+	}
+	line := []byte("lucid-agent:")
+	for _, w := range words {
+		line = append(append(line, ' '), w...)
+	}
+	_, _ = unix.Write(2, append(line, '\n'))
+}
+
+var (
+	_ server.Guest      = (*agent)(nil)
+	_ container.Exports = (*boot.Share)(nil)
+)

@@ -1,0 +1,70 @@
+package boot
+
+import (
+	"bytes"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/internal/wire"
+)
+
+// Dial connects to the host and says hello. The hello goes out before the
+// descriptor is handed to Go's poller, whose set-up can wait.
+func Dial(serial bool) (io.ReadWriteCloser, error) {
+	var fd int
+	var err error
+	if serial {
+		fd, err = openPort(wire.ControlPortName)
+	} else {
+		fd, err = dialVsock(wire.ControlPort)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := writeAll(fd, wire.AppendHello(nil, hello())); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return newConn(fd, "control")
+}
+
+// NewOpener returns the way to open streams.
+func NewOpener(serial bool) wire.Opener {
+	if serial {
+		return new(serialOpener)
+	}
+	return vsockOpener{}
+}
+
+func hello() *wire.Hello {
+	h := &wire.Hello{Version: wire.Version}
+	var u unix.Utsname
+	if err := unix.Uname(&u); err == nil {
+		release := u.Release[:]
+		if i := bytes.IndexByte(release, 0); i >= 0 {
+			release = release[:i]
+		}
+		h.Kernel = string(release)
+	}
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err == nil {
+		h.UptimeNS = ts.Nano()
+	}
+	return h
+}
+
+func writeAll(fd int, b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Write(fd, b)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return os.NewSyscallError("write", err)
+		}
+		b = b[n:]
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package server
+
+import (
+	"encoding/json"
+
+	"github.com/lucid-containers/lucid/internal/wire"
+)
+
+// table lists the requests. A new one gets a line here, its type in
+// internal/wire and a method that does it.
+func (s *Server) table() map[string]handler {
+	c := s.cfg.Containers
+	return map[string]handler{
+		wire.MethodConfigure:       simple(s.cfg.Guest.Configure),
+		wire.MethodCreateContainer: process(c.Create),
+		wire.MethodStartContainer:  simple(c.Start),
+		wire.MethodExec:            process(c.Exec),
+		wire.MethodSignal:          simple(c.Signal),
+		wire.MethodResizeTTY:       simple(c.Resize),
+		wire.MethodCloseStdin:      simple(c.CloseStdin),
+		wire.MethodStats:           query(c.Stats),
+		wire.MethodPids:            query(c.Pids),
+		wire.MethodUpdate:          simple(c.Update),
+		wire.MethodDeleteContainer: simple(c.Delete),
+		wire.MethodShutdown:        s.shutdown,
+	}
+}
+
+// simple is a request without a result.
+func simple[P any](do func(*P) error) handler {
+	return func(raw json.RawMessage) (any, func(), error) {
+		p, err := decode[P](raw)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, do(p)
+	}
+}
+
+// query is a request with a result.
+func query[P, R any](do func(*P) (*R, error)) handler {
+	return func(raw json.RawMessage) (any, func(), error) {
+		p, err := decode[P](raw)
+		if err != nil {
+			return nil, nil, err
+		}
+		r, err := do(p)
+		if err != nil {
+			return nil, nil, err
+		}
+		return r, nil, nil
+	}
+}
+
+// process is a request that makes a process, whose exit may be reported once
+// the reply is out.
+func process[P any](do func(*P) (*wire.Created, func(), error)) handler {
+	return func(raw json.RawMessage) (any, func(), error) {
+		p, err := decode[P](raw)
+		if err != nil {
+			return nil, nil, err
+		}
+		r, after, err := do(p)
+		if err != nil {
+			return nil, nil, err
+		}
+		return r, after, nil
+	}
+}
+
+func decode[P any](raw json.RawMessage) (*P, error) {
+	p := new(P)
+	if len(raw) == 0 {
+		return p, nil
+	}
+	if err := json.Unmarshal(raw, p); err != nil {
+		return nil, &wire.Error{Kind: wire.KindInvalid, Message: err.Error()}
+	}
+	return p, nil
+}
+
+// shutdown ends the VM once the reply is out.
+func (s *Server) shutdown(json.RawMessage) (any, func(), error) {
+	return nil, func() {
+		if err := s.cfg.Guest.End(); err != nil {
+			s.debug("shutdown:", err.Error())
+		}
+	}, nil
+}
