@@ -20,9 +20,10 @@ const (
 type Guest struct {
 	Mem *guestmem.Memory
 
-	t  testing.TB
-	mu sync.Mutex
+	t   testing.TB
+	end uint64
 
+	mu   sync.Mutex
 	next uint64 // protected by mu
 }
 
@@ -36,7 +37,18 @@ func NewGuest(t testing.TB) *Guest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Guest{Mem: mem, t: t, next: guestmem.PageSize}
+	return &Guest{Mem: mem, t: t, next: guestmem.PageSize, end: RAMSize}
+}
+
+// NewSmallGuest makes a guest of size bytes at address 0 and no more, for fuzz
+// targets that make many.
+func NewSmallGuest(t testing.TB, size uint64) *Guest {
+	t.Helper()
+	mem, err := guestmem.FromRegions(guestmem.Region{Host: make([]byte, size)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Guest{Mem: mem, t: t, end: size}
 }
 
 // Alloc returns the address of n fresh zero bytes of low RAM, 16-aligned.
@@ -46,7 +58,7 @@ func (g *Guest) Alloc(n uint64) uint64 {
 	defer g.mu.Unlock()
 	addr := g.next
 	g.next += (n + 15) &^ 15
-	if g.next > RAMSize {
+	if g.next > g.end {
 		g.t.Fatalf("virtqtest: guest RAM used up by %d bytes more", n)
 	}
 	return addr
