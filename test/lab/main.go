@@ -18,12 +18,33 @@ func main() {
 	if l1.IsInit() {
 		l1.Main()
 	}
+	if probe := probes[arg(1)]; probe != nil {
+		if err := probe(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	runtime.LockOSThread() // see start
 	status, err := lab(os.Args[1:])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "lab: %v\n", err)
 	}
 	os.Exit(status)
+}
+
+func arg(i int) string {
+	if i < len(os.Args) {
+		return os.Args[i]
+	}
+	return ""
+}
+
+// probes are the parts of -check that a shell cannot do; its script calls
+// this program again, in L1, for them.
+var probes = map[string]func([]string) error{
+	"-kvm-check": func([]string) error { return kvmCheck(os.Stdout) },
+	"-tcp-check": func(args []string) error { return tcpCheck(os.Stdout, args) },
 }
 
 func lab(args []string) (int, error) {
@@ -134,5 +155,9 @@ func environ(env []string) []string {
 			out = append(out, def)
 		}
 	}
-	return append(out, "TMPDIR="+labproto.ScratchDir, "LUCID_LAB=1")
+	self, err := os.Executable()
+	if err != nil {
+		self = "lab" // the checks will say that it is not there
+	}
+	return append(out, "TMPDIR="+labproto.ScratchDir, "LUCID_LAB=1", "LUCID_LAB_PROGRAM="+self)
 }

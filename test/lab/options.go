@@ -67,6 +67,9 @@ func parseOptions(args []string, env func(string) string) (*options, error) {
 	o.ICount = env("LAB_ICOUNT") == "1"
 	if o.ICount {
 		o.CPUs = 1
+		if o.Check {
+			return nil, fmt.Errorf("%w: -check needs this machine's files, which LAB_ICOUNT=1 leaves out", errUsage)
+		}
 	}
 	if err := o.numbers(env); err != nil {
 		return nil, err
@@ -153,6 +156,9 @@ func (o *options) paths(env func(string) string) error {
 
 // command is what L1 executes.
 func (o *options) command() []string {
+	if o.Check {
+		return []string{"bash", "-c", checkScript}
+	}
 	if len(o.Args) == 1 {
 		return []string{"bash", "-c", o.Args[0]}
 	}

@@ -25,6 +25,10 @@ const (
 	statusLab     = 125 // L1 crashed or the lab could not run
 )
 
+// bootLimit is for an L1 that hangs while it boots: 5 s are usual, 40 s were
+// seen on a host with a load of 20 per CPU.
+const bootLimit = 3 * time.Minute
+
 // session is one running L1.
 type session struct {
 	o     *options
@@ -97,7 +101,7 @@ func (s *session) run() (int, error) {
 		<-dead
 		<-consoleDone
 	}
-	limit := time.After(s.o.Timeout)
+	limit, boot := time.After(s.o.Timeout), time.After(bootLimit)
 	interrupts := 0
 	for {
 		select {
@@ -122,11 +126,18 @@ func (s *session) run() (int, error) {
 			}
 		case sig := <-sigs:
 			interrupts++
-			if interrupts > 2 || s.timing.started == 0 {
+			final := sig == unix.SIGTERM || sig == unix.SIGHUP
+			if final || interrupts > 2 || s.timing.started == 0 {
 				quit()
 				return statusLab, fmt.Errorf("%v: QEMU killed", sig)
 			}
 			s.order(int(sig.(syscall.Signal)))
+		case <-boot:
+			if s.timing.started == 0 {
+				quit()
+				s.cons.failed()
+				return statusLab, fmt.Errorf("L1 is not up after %v: QEMU killed", bootLimit)
+			}
 		case <-limit:
 			quit()
 			return statusTimeout, fmt.Errorf("still running after LAB_TIMEOUT=%v: QEMU killed", s.o.Timeout)
