@@ -1,12 +1,15 @@
 package agent
 
 import (
+	"os"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/lucid-containers/lucid/agent/boot"
 	"github.com/lucid-containers/lucid/agent/container"
 	"github.com/lucid-containers/lucid/agent/reap"
 	"github.com/lucid-containers/lucid/agent/server"
+	"github.com/lucid-containers/lucid/guest/bootcount"
 	"github.com/lucid-containers/lucid/internal/wire"
 )
 
@@ -18,11 +21,14 @@ func Run() error {
 		return err
 	}
 	conn, err := boot.Dial(opts.Serial)
+	if opts.Count {
+		// Also without a host: the boot is counted up to the dial then.
+		if err := bootcount.Report(os.Stderr); err != nil {
+			return err
+		}
+	}
 	if err != nil {
 		return err
-	}
-	if opts.Count {
-		boot.ReportCount()
 	}
 	if err := boot.Prepare(); err != nil {
 		return err

@@ -2,11 +2,12 @@ package wire
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"io"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // Stream is one direction pair of raw bytes. CloseWrite ends what this side
@@ -39,11 +40,16 @@ var (
 // Listener.
 const MaxStreams = 1024
 
-// NewStreamID returns a random id. It is never 0.
+// NewStreamID returns a random id. It is never 0. It asks the kernel itself,
+// because crypto/rand would double the start-up work of the agent, which imports
+// this package and never calls NewStreamID.
 func NewStreamID() uint64 {
 	var b [streamIDSize]byte
 	for {
-		_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+		// getrandom(2): up to 256 bytes come whole.
+		if n, err := unix.Getrandom(b[:], 0); err != nil || n != len(b) {
+			continue // a signal came while the generator was not ready
+		}
 		if id := binary.LittleEndian.Uint64(b[:]); id != 0 {
 			return id
 		}
