@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
@@ -33,6 +35,9 @@ var compressions = []compression{
 	{"lzop", "\x89LZO", nil, 4},
 	{"lzma", "\x5d\x00\x00", nil, 0},
 }
+
+// firstBuffer holds the vmlinux of an ordinary distribution.
+const firstBuffer = 64 << 20
 
 // zstdMaxWindow is the window of `zstd --ultra -22`, which the kernel uses.
 const zstdMaxWindow = 128 << 20
@@ -71,13 +76,31 @@ func (c compression) unpack(payload []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Untouched pages of out cost nothing, so a lie about the size does not either.
-	out := make([]byte, size)
-	n, err := io.ReadFull(r, out)
-	if err != nil {
-		return nil, fmt.Errorf("after %d of %d bytes: %w", n, size, err)
+	return readSize(r, int(size))
+}
+
+// readSize reads size bytes. Memory grows with what comes, not with what the
+// file claims.
+func readSize(r io.Reader, size int) ([]byte, error) {
+	out := make([]byte, 0, min(size, firstBuffer))
+	for len(out) < size {
+		if len(out) == cap(out) {
+			out = slices.Grow(out, min(len(out), size-len(out)))
+		}
+		n, err := r.Read(out[len(out):min(cap(out), size)])
+		out = out[:len(out)+n]
+		if err != nil && len(out) < size {
+			return nil, fmt.Errorf("after %d of %d bytes: %w", len(out), size, noEOF(err))
+		}
 	}
 	return out, nil
+}
+
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 func openGzip(payload []byte, _ int) (io.Reader, error) {
