@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -32,8 +33,13 @@ func (c *Conn) Call(ctx context.Context, method string, params, result any) erro
 	stop := context.AfterFunc(ctx, func() { _ = c.c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	err := c.call(method, params, result)
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
 		return fmt.Errorf("control: %s: %w", method, ctx.Err())
+	case errors.Is(err, os.ErrDeadlineExceeded): // a moment before ctx itself says so
+		return fmt.Errorf("control: %s: %w", method, context.DeadlineExceeded)
 	}
 	return err
 }
