@@ -13,6 +13,6 @@
 // Registers are read and written by any vCPU thread; one mutex orders them.
 // Everything a register write does is bounded: a device that does not stop
 // within ResetWait leaves the transport "resetting": the status stays non-zero,
-// with NEEDS_RESET, until the device has stopped (virtio 1.2 §2.1.2 lets a
+// with NEEDS_RESET, until the device has stopped (virtio 1.2 §2.4.2 lets a
 // driver go on only when it reads zero), and no register write has an effect.
 package mmio
