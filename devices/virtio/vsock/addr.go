@@ -31,6 +31,7 @@ const (
 	opRead   = "read"
 	opWrite  = "write"
 	opClose  = "close"
+	opSet    = "set"
 )
 
 // opError makes err one that callers of package net know.

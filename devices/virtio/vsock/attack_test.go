@@ -1,7 +1,6 @@
 package vsock_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -228,11 +227,11 @@ func TestScatteredHeader(t *testing.T) {
 	}
 	h := packet(vsocktest.OpRequest)
 	h.SrcCID, h.DstCID, h.Type = g.CID, 2, 1
-	var bytes [][]byte
+	var single [][]byte
 	for _, b := range h.Bytes() {
-		bytes = append(bytes, []byte{b})
+		single = append(single, []byte{b})
 	}
-	g.SendRaw(bytes...)
+	g.SendRaw(single...)
 	expect(t, g, vsocktest.OpResponse)
 	c, err := l.Accept()
 	if err != nil {
@@ -426,18 +425,19 @@ func TestDataBeforeResponse(t *testing.T) {
 	}
 }
 
-// TestFairness: a bulk stream does not hold up a small message by more than a
-// packet.
+// TestFairness: bulk streams get the same share of the RX queue, and a small
+// message waits for one packet of each.
 func TestFairness(t *testing.T) {
+	const streams, buffers = 3, 2
 	dev := newDevice(t)
 	g := vsocktest.Boot(t, dev, vsocktest.Options{RXBuffers: -1})
 	l, err := dev.Listen(port)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.OfferRX(2)
+	g.OfferRX(buffers)
 	var conns []net.Conn
-	for i := range uint32(2) {
+	for i := range uint32(streams + 1) {
 		g.Send(vsocktest.Header{SrcPort: i, DstPort: port, Op: vsocktest.OpRequest, BufAlloc: 1 << 20}, nil)
 		expect(t, g, vsocktest.OpResponse)
 		c, err := l.Accept()
@@ -446,23 +446,44 @@ func TestFairness(t *testing.T) {
 		}
 		conns = append(conns, c)
 	}
-	go func() { _, _ = conns[0].Write(make([]byte, 512<<10)) }()
-	var got bytes.Buffer
-	for i := 0; got.Len() == 0; i++ {
-		if i == 10 {
-			go func() { _, _ = conns[1].Write([]byte("key")) }()
-			time.Sleep(quiet) // lines up
-		}
-		h, p := expect(t, g, vsocktest.OpData)
-		if h.DstPort == 1 {
-			got.Write(p)
-		}
-		if i > 14 { // two buffers were full already
-			t.Fatal("the small message is not there after 4 packets of the other")
+	line := func(n int) {
+		t.Helper()
+		for end := time.Now().Add(virtqtest.Timeout); dev.Line() != n; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d connections wait for a turn, want %d", dev.Line(), n)
+			}
 		}
 	}
-	if got.String() != "key" {
-		t.Errorf("got %q", got.String())
+	for _, c := range conns[:streams] {
+		go func() { _, _ = c.Write(make([]byte, 512<<10)) }()
+	}
+	line(streams)
+	for range buffers { // filled before all had lined up
+		expect(t, g, vsocktest.OpData)
+	}
+	var share [streams + 1]int
+	for range 10 * streams {
+		h, _ := expect(t, g, vsocktest.OpData)
+		share[h.DstPort]++
+	}
+	for i, n := range share[:streams] {
+		if n < 10-buffers || n > 10+buffers {
+			t.Errorf("stream %d got %d of %d packets", i, n, 10*streams)
+		}
+	}
+	go func() { _, _ = conns[streams].Write([]byte("key")) }()
+	line(streams + 1)
+	for i := 0; ; i++ {
+		h, p := expect(t, g, vsocktest.OpData)
+		if h.DstPort == streams {
+			if string(p) != "key" {
+				t.Errorf("got %q", p)
+			}
+			break
+		}
+		if i >= streams+buffers {
+			t.Fatalf("the small message is not there after %d packets of others", i)
+		}
 	}
 	g.Stop()
 }

@@ -23,3 +23,14 @@ func (c *Conn) Buffered() int {
 
 // Window is the buffer that the connection offers.
 func (c *Conn) Window() int { return int(c.window) }
+
+// Line is how many connections wait for their turn on the RX queue.
+func (d *Device) Line() int {
+	d.mux.rx.mu.Lock()
+	defer d.mux.rx.mu.Unlock()
+	n := 0
+	for c := d.mux.rx.first; c != nil; c = c.next {
+		n++
+	}
+	return n
+}

@@ -232,7 +232,7 @@ func (c *Conn) setDeadline(t time.Time, read, write bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return opError("set", c.local, c.remote, net.ErrClosed)
+		return opError(opSet, c.local, c.remote, net.ErrClosed)
 	}
 	if read {
 		c.rdl.set(&c.mu, c.readable, t)

@@ -86,15 +86,6 @@ func putHeader(pages [][]byte, h *header) {
 	scatter(pages, 0, raw[:])
 }
 
-// pageBytes is the number of bytes in pages.
-func pageBytes(pages [][]byte) int {
-	n := 0
-	for _, p := range pages {
-		n += len(p)
-	}
-	return n
-}
-
 // gather fills dst from the bytes of pages after the first skip ones, and
 // returns how many there were.
 func gather(dst []byte, pages [][]byte, skip int) int {
