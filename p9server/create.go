@@ -33,7 +33,7 @@ func (s *Session) lcreate(r *Request) error {
 	if f.open.Load() != nil {
 		return unix.EBADF
 	}
-	node, file, err := f.node.Create(m.Name, m.Flags, m.Mode, f.owner(m.GID), f.exp.walkOptions())
+	node, file, err := f.node.Create(m.Name, m.Flags, m.Mode, f.owner(m.GID), f.exp.walkOptions(), f.exp.openOptions())
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (s *Session) lopen(r *Request) error {
 	}
 	of := new(openFile)
 	if f.node != nil {
-		of.File, err = f.node.Open(m.Flags)
+		of.File, err = f.node.Open(m.Flags, f.exp.openOptions())
 		if err != nil {
 			f.opening.Store(false)
 			return err

@@ -30,6 +30,7 @@ type Request struct {
 	silent bool  // not even a header: no reply
 	tagged bool  // in the tag table
 	seq    uint64
+	served bool          // guarded by tags.mu
 	done   chan struct{} // made by the first flush that waits; guarded by tags.mu
 
 	body  []byte // the message after its header, private
@@ -44,7 +45,7 @@ var requests = sync.Pool{New: func() any { return new(Request) }}
 func (s *Session) Accept(req [][]byte) *Request {
 	r := requests.Get().(*Request)
 	r.s, r.req = s, req
-	r.fail, r.silent, r.tagged, r.done, r.body = nil, false, false, nil, nil
+	r.fail, r.silent, r.tagged, r.served, r.done, r.body = nil, false, false, false, nil, nil
 
 	n := gather(r.fixed[:p9.WriteHeaderSize], req, 0)
 	if n < p9.HeaderSize {
@@ -94,6 +95,14 @@ func (s *Session) copyBody(r *Request, n int) error {
 // Serve does what the request asks for and writes the reply into bufs. It
 // returns the length of the reply, 0 for none.
 func (r *Request) Serve(bufs [][]byte) int {
+	n := r.serve(bufs)
+	if r.tagged {
+		r.s.tags.serve(r)
+	}
+	return n
+}
+
+func (r *Request) serve(bufs [][]byte) int {
 	if r.silent {
 		return 0
 	}

@@ -43,6 +43,18 @@ type Export struct {
 	// are real nodes on the host, though the server opens none, so by default
 	// only overlay whiteouts (character device 0:0) can be made.
 	DeviceNodes bool
+	// HostAppend lets writes to a file opened with O_APPEND go to the end of
+	// the host's file, whatever offset they carry.
+	//
+	// Without it the offset counts, which the guest's kernel takes from the
+	// size it knows. Linux from 6.4 on does that under the inode's lock, and in
+	// its cache modes with write-back (mmap, loose) may write pages back
+	// through any open fid, at offsets that must be kept: leave this unset.
+	//
+	// Set it for older clients, which take the offset without a lock and lose
+	// lines of processes that append to one file, and for cache=none when host
+	// and guest append to the same file.
+	HostAppend bool
 	// Xattrs says which extended attributes the guest may use.
 	Xattrs hostfs.XattrPolicy
 }

@@ -30,10 +30,11 @@ func (t *tagTable) add(r *Request, limit int) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.m[r.hdr.Tag] != nil {
+	// One that has been served is on its way out: its client may have seen the
+	// reply, and use the tag again, before Done says so.
+	if old := t.m[r.hdr.Tag]; old != nil && !old.served {
 		return unix.EBUSY
-	}
-	if len(t.m) >= limit {
+	} else if old == nil && len(t.m) >= limit {
 		return unix.EAGAIN
 	}
 	t.seq++
@@ -43,9 +44,18 @@ func (t *tagTable) add(r *Request, limit int) error {
 	return nil
 }
 
+// serve notes that the reply is ready to be sent.
+func (t *tagTable) serve(r *Request) {
+	t.mu.Lock()
+	r.served = true
+	t.mu.Unlock()
+}
+
 func (t *tagTable) remove(r *Request) {
 	t.mu.Lock()
-	delete(t.m, r.hdr.Tag)
+	if t.m[r.hdr.Tag] == r {
+		delete(t.m, r.hdr.Tag)
+	}
 	done := r.done
 	t.mu.Unlock()
 	if done != nil {

@@ -186,6 +186,10 @@ func (e *export) walkOptions() hostfs.WalkOptions {
 	return hostfs.WalkOptions{NoXDev: e.NoXDev}
 }
 
+func (e *export) openOptions() hostfs.OpenOptions {
+	return hostfs.OpenOptions{Append: e.HostAppend}
+}
+
 func (s *Session) clunk(r *Request) error {
 	var m p9.Tclunk
 	if err := m.Decode(r.body); err != nil {

@@ -14,16 +14,16 @@ const suidBits = unix.S_ISUID | unix.S_ISGID
 // Create makes and opens a regular file, as open(2) with O_CREAT. An entry
 // that exists is opened unless p9.OpenEXCL is given; it is looked at before, so
 // that a FIFO or device in its place is never opened.
-func (n *Node) Create(name []byte, flags, mode uint32, own Owner, opt WalkOptions) (*Node, *File, error) {
+func (n *Node) Create(name []byte, flags, mode uint32, own Owner, walk WalkOptions, opt OpenOptions) (*Node, *File, error) {
 	if n.kind != unix.S_IFDIR {
 		return nil, nil, unix.ENOTDIR
 	}
 	for range 8 {
-		node, file, err := n.createExcl(name, flags, mode, own)
+		node, file, err := n.createExcl(name, flags, mode, own, opt)
 		if err != unix.EEXIST || flags&p9.OpenEXCL != 0 {
 			return node, file, err
 		}
-		node, err = n.lookup(name, 0, opt)
+		node, err = n.lookup(name, walk)
 		if err == unix.ENOENT {
 			continue // removed meanwhile
 		}
@@ -33,7 +33,7 @@ func (n *Node) Create(name []byte, flags, mode uint32, own Owner, opt WalkOption
 		if node.kind == unix.S_IFDIR {
 			err = unix.EISDIR
 		} else {
-			file, err = node.Open(flags)
+			file, err = node.Open(flags, opt)
 		}
 		if err != nil {
 			node.Unref()
@@ -44,11 +44,11 @@ func (n *Node) Create(name []byte, flags, mode uint32, own Owner, opt WalkOption
 	return nil, nil, unix.EAGAIN
 }
 
-func (n *Node) createExcl(name []byte, flags, mode uint32, own Owner) (*Node, *File, error) {
+func (n *Node) createExcl(name []byte, flags, mode uint32, own Owner, opt OpenOptions) (*Node, *File, error) {
 	if err := n.h.acquire(); err != nil {
 		return nil, nil, err
 	}
-	hostFlags := openFlags(flags)&^unix.O_TRUNC | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW
+	hostFlags := openFlags(flags, opt)&^unix.O_TRUNC | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW
 	fd, err := openat(n.fd, name, hostFlags, mode&0o777)
 	if err != nil {
 		n.h.fds.Add(-1)
@@ -138,7 +138,7 @@ func (n *Node) Link(name []byte, target *Node) error {
 // Between the making and the look-up somebody else may have put another entry
 // there; one of another type is not touched.
 func (n *Node) made(name []byte, kind, mode uint32, own Owner) (*Node, error) {
-	child, err := n.lookup(name, 0, WalkOptions{})
+	child, err := n.lookup(name, WalkOptions{})
 	if err != nil {
 		return nil, err
 	}

@@ -21,12 +21,10 @@ type File struct {
 }
 
 // openFlags translates the flags of Tlopen and Tlcreate that concern an open
-// file. O_APPEND is dropped: Twrite carries the offset that the guest's
-// kernel chose under its inode lock, and the same fd may carry write-back of
-// mapped pages at any offset, which O_APPEND would send to the end. O_DIRECT
-// is dropped too, for guest buffers need not be aligned. O_NONBLOCK matters
-// only if a lease is held on the file: then the open fails and does not wait.
-func openFlags(flags uint32) int {
+// file. O_DIRECT is dropped, for guest buffers need not be aligned. O_NONBLOCK
+// matters only if a lease is held on the file: then the open fails and does not
+// wait.
+func openFlags(flags uint32, opt OpenOptions) int {
 	out := unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	switch flags & p9.OpenAccMode {
 	case p9.OpenWRONLY:
@@ -37,6 +35,9 @@ func openFlags(flags uint32) int {
 	if flags&p9.OpenTRUNC != 0 {
 		out |= unix.O_TRUNC
 	}
+	if flags&p9.OpenAPPEND != 0 && opt.Append {
+		out |= unix.O_APPEND
+	}
 	if flags&p9.OpenDSYNC != 0 {
 		out |= unix.O_DSYNC
 	}
@@ -46,6 +47,13 @@ func openFlags(flags uint32) int {
 	return out
 }
 
+// OpenOptions are an export's choices about open files.
+type OpenOptions struct {
+	// Append keeps O_APPEND on the host's fd: every write goes to the end,
+	// whatever its offset.
+	Append bool
+}
+
 // Writes says whether an open with these flags could change the file.
 func Writes(flags uint32) bool {
 	return flags&p9.OpenAccMode != p9.OpenRDONLY || flags&p9.OpenTRUNC != 0
@@ -53,14 +61,14 @@ func Writes(flags uint32) bool {
 
 // Open reopens the node for data. Only regular files and directories are
 // ever opened.
-func (n *Node) Open(flags uint32) (*File, error) {
+func (n *Node) Open(flags uint32, opt OpenOptions) (*File, error) {
 	var hostFlags int
 	switch n.kind {
 	case unix.S_IFREG:
 		if flags&p9.OpenDIRECTORY != 0 {
 			return nil, unix.ENOTDIR
 		}
-		hostFlags = openFlags(flags)
+		hostFlags = openFlags(flags, opt)
 	case unix.S_IFDIR:
 		if Writes(flags) {
 			return nil, unix.EISDIR

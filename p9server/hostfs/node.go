@@ -62,10 +62,10 @@ func (n *Node) Walk(name []byte, opt WalkOptions) (*Node, error) {
 	if n.kind != unix.S_IFDIR {
 		return nil, unix.ENOTDIR
 	}
-	return n.lookup(name, 0, opt)
+	return n.lookup(name, opt)
 }
 
-func (n *Node) lookup(name []byte, extra int, opt WalkOptions) (*Node, error) {
+func (n *Node) lookup(name []byte, opt WalkOptions) (*Node, error) {
 	if err := n.h.acquire(); err != nil {
 		return nil, err
 	}
@@ -73,9 +73,9 @@ func (n *Node) lookup(name []byte, extra int, opt WalkOptions) (*Node, error) {
 	var fd int
 	var err error
 	if opt.NoXDev {
-		fd, err = openat2NoXDev(n.fd, name, flags|extra)
+		fd, err = openat2NoXDev(n.fd, name, flags)
 	} else {
-		fd, err = openat(n.fd, name, flags|extra, 0)
+		fd, err = openat(n.fd, name, flags, 0)
 	}
 	if err != nil {
 		n.h.fds.Add(-1)
