@@ -94,15 +94,15 @@ func prepare(o *options) (*session, error) {
 		HostRoot: !o.ICount, Images: len(disks), OutDir: o.Out, ModTree: k.Modules, Release: k.Release,
 		Time: time.Now().UnixNano(), Verbose: o.Verbose,
 	}
+	if o.ICount {
+		// No files of the host, and no clock of its either.
+		req.Time, req.ModTree = icountEpoch.UnixNano(), ""
+	}
 	initrd, err := makeInitramfs(req, files)
 	if err != nil {
 		return nil, err
 	}
 	defer initrd.Close()
-	if o.ICount {
-		// A clock and a module tree of the host would differ between runs.
-		req.Time, req.ModTree = icountEpoch.UnixNano(), ""
-	}
 	return start(o, qemuArgs(o, k, disks), initrd)
 }
 
@@ -113,9 +113,19 @@ var icountEpoch = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 // LAB_MEMFILES, then the base.
 func images(o *options) ([]disk, error) {
 	var sets []*imageSet
-	if len(o.MemFiles) > 0 {
+	memFiles := o.MemFiles
+	if o.Check {
+		// The check runs this program in L1. A copy, because a file that
+		// is built anew under a running L1 reads as a mixture of both.
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		memFiles = append(slices.Clone(memFiles), self)
+	}
+	if len(memFiles) > 0 {
 		s := newImageSet()
-		for _, p := range o.MemFiles {
+		for _, p := range memFiles {
 			if err := s.addProgram(p); err != nil {
 				return nil, fmt.Errorf("LAB_MEMFILES: %w", err)
 			}

@@ -72,13 +72,6 @@ func start(o *options, args []string, initrd *os.File) (*session, error) {
 	return s, nil
 }
 
-// outcome is how a session ended; exactly one field is set, or neither for
-// an L1 that just went away.
-type outcome struct {
-	event *labproto.Event
-	err   error
-}
-
 // run moves the streams until the command has ended and returns its status.
 func (s *session) run() (int, error) {
 	dead := make(chan error, 1)
@@ -91,6 +84,10 @@ func (s *session) run() (int, error) {
 	output.Go(func() { _ = labproto.CopyOut(os.Stderr, s.ends[chStderr]) })
 	events := make(chan labproto.Event, 4)
 	go s.routineEvents(events)
+	orphaned := make(chan struct{})
+	if !signal.Ignored(unix.SIGHUP) { // asked before Notify changes it
+		go routineParent(os.Getppid(), orphaned)
+	}
 	sigs := make(chan os.Signal, 4)
 	signal.Notify(sigs, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	defer signal.Stop(sigs)
@@ -132,6 +129,9 @@ func (s *session) run() (int, error) {
 				return statusLab, fmt.Errorf("%v: QEMU killed", sig)
 			}
 			s.order(int(sig.(syscall.Signal)))
+		case <-orphaned:
+			quit()
+			return statusLab, errors.New("the program that started the lab is gone: QEMU killed (use nohup to outlive it)")
 		case <-boot:
 			if s.timing.started == 0 {
 				quit()
@@ -147,6 +147,27 @@ func (s *session) run() (int, error) {
 			return statusLab, s.crashed(err)
 		}
 	}
+}
+
+// routineParent closes gone when the parent process has ended: a lab that
+// make or go test started and that nobody waits for would load the machine
+// until its time limit.
+func routineParent(ppid int, gone chan<- struct{}) {
+	if ppid == 1 {
+		return
+	}
+	fd, err := unix.PidfdOpen(ppid, 0)
+	if err != nil {
+		return // older than Linux 5.3: LAB_TIMEOUT has to do
+	}
+	defer unix.Close(fd)
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	close(gone)
 }
 
 // crashed makes one clear line of an L1 that ended by itself.

@@ -54,6 +54,12 @@ func runCommand(req *labproto.Request, ports map[string]*os.File, ctl *control) 
 	if err != nil {
 		return 0, err
 	}
+	if !req.HostRoot {
+		// The caller's directory need not be in the images.
+		if err := os.MkdirAll(req.Dir, 0o755); err != nil {
+			return 0, err
+		}
+	}
 	var theirs, ours [3]*os.File
 	for i := range theirs {
 		r, w, err := os.Pipe()
