@@ -20,7 +20,7 @@ func Run() error {
 	if err != nil {
 		return err
 	}
-	conn, err := boot.Dial(opts.Serial)
+	conn, err := boot.Dial(opts)
 	if opts.Count {
 		// Also without a host: the boot is counted up to the dial then.
 		if err := bootcount.Report(os.Stderr); err != nil {
@@ -43,7 +43,7 @@ func Run() error {
 		if a.config.Containers.Len() > 0 {
 			return end(err)
 		}
-		if conn, err = boot.Dial(opts.Serial); err != nil {
+		if conn, err = boot.Dial(opts); err != nil {
 			return end(err)
 		}
 	}

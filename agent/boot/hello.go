@@ -11,14 +11,18 @@ import (
 )
 
 // Dial connects to the host and says hello. The hello goes out before the
-// descriptor is handed to Go's poller, whose set-up can wait.
-func Dial(serial bool) (io.ReadWriteCloser, error) {
+// descriptor is handed to Go's poller, whose set-up can wait. When the boot is
+// counted there may be no host, and it is not waited for.
+func Dial(o Options) (io.ReadWriteCloser, error) {
 	var fd int
 	var err error
-	if serial {
+	switch {
+	case o.Serial:
 		fd, err = openPort(wire.ControlPortName)
-	} else {
-		fd, err = dialVsock(wire.ControlPort)
+	case o.Count:
+		fd, err = dialVsock(wire.ControlPort, 1)
+	default:
+		fd, err = dialVsock(wire.ControlPort, dialTries)
 	}
 	if err != nil {
 		return nil, err

@@ -18,8 +18,9 @@ const (
 	dialPause = 50 * time.Millisecond
 )
 
-// dialVsock connects to a port of the host. The descriptor blocks.
-func dialVsock(port uint32) (int, error) {
+// dialVsock connects to a port of the host, in at most that many tries. The
+// descriptor blocks.
+func dialVsock(port uint32, tries int) (int, error) {
 	for try := 1; ; try++ {
 		fd, err := connectVsock(port)
 		if err == nil {
@@ -27,7 +28,7 @@ func dialVsock(port uint32) (int, error) {
 		}
 		retry := errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ECONNRESET) ||
 			errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EINTR)
-		if !retry || try == dialTries {
+		if !retry || try >= tries {
 			return -1, err
 		}
 		time.Sleep(dialPause)
@@ -77,7 +78,7 @@ func (c conn) CloseWrite() error {
 type vsockOpener struct{}
 
 func (vsockOpener) Open(id uint64) (wire.Stream, error) {
-	fd, err := dialVsock(wire.StreamPort)
+	fd, err := dialVsock(wire.StreamPort, dialTries)
 	if err != nil {
 		return nil, err
 	}

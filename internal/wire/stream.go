@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,12 +71,14 @@ type Expected struct {
 	ended  <-chan struct{}
 	cause  func() error
 	cancel func()
+	taken  atomic.Bool // Wait has returned the stream
 }
 
 // Wait returns the stream once the agent has opened it.
 func (e *Expected) Wait(ctx context.Context) (Stream, error) {
 	select {
 	case s := <-e.opened:
+		e.taken.Store(true)
 		return s, nil
 	case <-e.ended:
 		return nil, e.cause()
@@ -85,8 +88,12 @@ func (e *Expected) Wait(ctx context.Context) (Stream, error) {
 }
 
 // Cancel gives the stream up: one that the agent opens later, or has opened and
-// Wait has not returned, is closed.
+// Wait has not returned, is closed. After a Wait that returned the stream it
+// does nothing, so it can be deferred.
 func (e *Expected) Cancel() {
+	if e.taken.Load() {
+		return
+	}
 	e.cancel()
 	select {
 	case s := <-e.opened:

@@ -115,6 +115,7 @@ func pair(t *testing.T, e wire.Expecter, o wire.Opener) (wire.Stream, wire.Strea
 	if err != nil {
 		t.Fatal(err)
 	}
+	exp.Cancel() // nothing to give up any more
 	t.Cleanup(func() {
 		_ = host.Close()
 		_ = guest.Close()

@@ -84,6 +84,8 @@ func run(tool string, args []string) error {
 		return tty()
 	case "size":
 		return size()
+	case "bomb":
+		bomb()
 	case "errout":
 		fmt.Fprintln(os.Stderr, strings.Join(args, " "))
 	default:
@@ -134,4 +136,24 @@ func tty() error {
 	n, err := os.Stdin.Read(line)
 	fmt.Printf("read %q\n", line[:n])
 	return err
+}
+
+// bomb makes threads until the kernel gives no more. Go ends a program that
+// cannot have a thread, so it makes them with clone itself: the shortest
+// processes there are, which stay as they are.
+func bomb() {
+	for {
+		// A child that shares nothing and stops at once.
+		pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+		if errno != 0 {
+			break
+		}
+		if pid == 0 {
+			for {
+				_, _, _ = syscall.RawSyscall(syscall.SYS_PAUSE, 0, 0, 0)
+			}
+		}
+	}
+	fmt.Println("full")
+	time.Sleep(time.Hour)
 }
