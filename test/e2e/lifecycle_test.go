@@ -81,13 +81,6 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// timeline is what --debug prints and ROOT/ID/timeline.json holds.
-type timeline struct {
-	Marks   map[string]float64
-	Exits   map[string]uint64
-	Assists map[string]uint64
-}
-
 // TestRealTimeline: every mark is there and in order; hardware KVM needs no assist.
 func TestRealTimeline(t *testing.T) {
 	b := newBundle(t, "echo", "hello")
@@ -97,7 +90,7 @@ func TestRealTimeline(t *testing.T) {
 	r.wantStdout(t, "hello\n")
 	at := -1
 	for _, mark := range []string{"spawn", "vm_created", "kernel_entry", "agent_hello", "created", "started", "exited"} {
-		i := strings.Index(r.stderr, mark)
+		i := strings.Index(r.stderr, "\n  "+mark+" ")
 		if i <= at {
 			t.Errorf("mark %s is missing or out of order in:\n%s", mark, r.stderr)
 		}
