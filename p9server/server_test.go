@@ -87,3 +87,15 @@ func TestReadWrite(t *testing.T) {
 		check(t, r.Clunk(1))
 	}
 }
+
+// onHost lists a directory without the server.
+func onHost(t testing.TB, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	check(t, err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
