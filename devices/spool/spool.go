@@ -23,8 +23,10 @@ import (
 )
 
 const (
-	// Patience is how long Write waits for a host writer that does not move.
-	Patience = 50 * time.Millisecond
+	// Patience is how long Write waits for a host writer that does not move: once,
+	// as later writes do not wait until it has moved. A guest's CPU may spin that
+	// long; much less and a busy host would lose output for no other reason.
+	Patience = 200 * time.Millisecond
 	// CloseWait is how long Close waits for the rest to be written.
 	CloseWait = 500 * time.Millisecond
 
@@ -33,8 +35,10 @@ const (
 
 // Spool is an io.Writer in front of another one.
 type Spool struct {
-	out  io.Writer
-	done chan struct{} // closed when the writing goroutine has ended
+	out       io.Writer
+	patience  time.Duration // Patience, but in tests
+	closeWait time.Duration // CloseWait, but in tests
+	done      chan struct{} // closed when the writing goroutine has ended
 
 	mu      sync.Mutex
 	buf     []byte        // a ring; protected by mu except what routineOut writes
@@ -49,11 +53,16 @@ type Spool struct {
 
 // New makes a spool of at least size bytes. A nil out discards.
 func New(out io.Writer, size int) *Spool {
+	return newSpool(out, size, Patience, CloseWait)
+}
+
+func newSpool(out io.Writer, size int, patience, closeWait time.Duration) *Spool {
 	if out == nil {
 		out = io.Discard
 	}
 	s := &Spool{
-		out: out, buf: make([]byte, max(size, minSize)),
+		out: out, patience: patience, closeWait: closeWait,
+		buf:  make([]byte, max(size, minSize)),
 		done: make(chan struct{}), data: make(chan struct{}, 1), space: make(chan struct{}, 1),
 	}
 	go s.routineOut()
@@ -78,14 +87,14 @@ func (s *Spool) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		if deadline.IsZero() {
-			deadline = time.Now().Add(Patience)
+			deadline = time.Now().Add(s.patience)
 		}
 		moved, giveUp := s.wait(time.Until(deadline))
 		if giveUp {
 			break
 		}
 		if moved {
-			deadline = time.Now().Add(Patience)
+			deadline = time.Now().Add(s.patience)
 		}
 	}
 	s.mu.Lock()
@@ -197,7 +206,7 @@ func (s *Spool) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	signal(s.data)
-	timer := time.NewTimer(CloseWait)
+	timer := time.NewTimer(s.closeWait)
 	defer timer.Stop()
 	select {
 	case <-s.done:

@@ -47,7 +47,7 @@ func (g *gate) String() string {
 
 func TestOrder(t *testing.T) {
 	g := newGate(false)
-	s := New(g, 600)
+	s := newSpool(g, 600, time.Minute, time.Minute) // on a busy machine too
 	var want bytes.Buffer
 	for i := range 2000 {
 		p := bytes.Repeat([]byte{byte('a' + i%26)}, i%700)
@@ -68,7 +68,7 @@ func TestOrder(t *testing.T) {
 // Patience in all, and that the log says what was lost.
 func TestStuckWriter(t *testing.T) {
 	g := newGate(true)
-	s := New(g, minSize)
+	s := newSpool(g, minSize, Patience, time.Minute)
 	start := time.Now()
 	const each, times = 100, 1000
 	for range times {
@@ -97,10 +97,10 @@ func TestStuckWriter(t *testing.T) {
 // TestSlowWriter checks that a slow writer throttles and loses nothing.
 func TestSlowWriter(t *testing.T) {
 	g := newGate(false)
-	s := New(writerFunc(func(p []byte) (int, error) {
-		time.Sleep(Patience / 10)
+	s := newSpool(writerFunc(func(p []byte) (int, error) {
+		time.Sleep(time.Millisecond)
 		return g.Write(p)
-	}), minSize)
+	}), minSize, time.Minute, time.Minute)
 	for range 200 {
 		_, _ = s.Write(bytes.Repeat([]byte{'x'}, 100))
 	}
@@ -130,7 +130,7 @@ func TestCloseOfStuckWriter(t *testing.T) {
 
 func TestConcurrentWriters(t *testing.T) {
 	g := newGate(false)
-	s := New(g, minSize)
+	s := newSpool(g, minSize, time.Minute, time.Minute)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {

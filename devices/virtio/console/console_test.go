@@ -142,7 +142,7 @@ func TestConsoleWithoutMultiport(t *testing.T) {
 func TestHostileControl(t *testing.T) {
 	g := boot(t, console.Config{Ports: []string{"a"}})
 	before := runtime.NumGoroutine()
-	for i := range 5000 {
+	for i := range 1000 {
 		g.send(uint32(i%4)-1, uint16(i%9), uint16(i%3))
 	}
 	for _, p := range [][]byte{nil, {1}, make([]byte, 7), make([]byte, 9), make([]byte, 5000)} {

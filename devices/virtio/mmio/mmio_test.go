@@ -529,7 +529,7 @@ func TestManyVCPUs(t *testing.T) {
 			}
 		})
 	}
-	for range 50 {
+	for range 20 {
 		d.Negotiate(virtqtest.FeatureVersion1)
 		d.SetupQueue(0, virtqtest.NewRing(t, d.G, 64))
 		d.AddStatus(virtqtest.StatusDriverOK)
