@@ -157,9 +157,7 @@ func TestUnlinkedOpen(t *testing.T) {
 // TestRealAVX: vector registers of two processes stay apart across context switches, on each back-end.
 func TestRealAVX(t *testing.T) {
 	b := newBundle(t, "/avx")
-	data, err := os.ReadFile(filepath.Join(world.bin, "avx"))
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(b.root, "avx"), data, 0o755))
+	b.put("avx")
 	r := b.run(nil)
 	r.wantCode(t, 0)
 	r.wantStdout(t, "120 checks, 0 bad\n")
