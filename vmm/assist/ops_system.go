@@ -120,9 +120,6 @@ func rdpid(o *op) error {
 // invpcid flushes everything, which each of its types allows: a change of
 // CR4.PGE makes KVM drop all translations of the vCPU.
 func invpcid(o *op) error {
-	if !o.in.opsize {
-		return errUD
-	}
 	if *gpr(&o.regs, o.in.reg) > 3 {
 		return errGP
 	}

@@ -47,46 +47,71 @@ const (
 	probeTR  = 0x40
 )
 
-// Probe runs the two programs in a VM of their own.
-func Probe(sys *kvm.System) (n Needs, err error) {
-	mem, err := guestmem.Alloc(probeSize)
-	if err != nil {
-		return Needs{}, err
+// probeVM is a VM of one vCPU with the programs in its memory.
+type probeVM struct {
+	mem    *guestmem.Memory
+	vm     *kvm.VM
+	cpu    *kvm.VCPU
+	leaves []kvm.CPUIDEntry
+}
+
+func newProbeVM(sys *kvm.System) (p *probeVM, err error) {
+	p = &probeVM{}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if p.mem, err = guestmem.Alloc(probeSize); err != nil {
+		return nil, err
 	}
-	defer mem.Close()
-	vm, err := sys.CreateVM()
-	if err != nil {
-		return Needs{}, err
+	if p.vm, err = sys.CreateVM(); err != nil {
+		return nil, err
 	}
-	defer vm.Close()
-	if err := errors.Join(vm.SetTSSAddr(0xfffbd000), vm.CreateIRQChip()); err != nil {
-		return Needs{}, err
+	if err := errors.Join(p.vm.SetTSSAddr(0xfffbd000), p.vm.CreateIRQChip()); err != nil {
+		return nil, err
 	}
 	// Without this capability an emulation failure comes out all the same, only
 	// the guest cannot go on.
-	_ = vm.EnableCap(kvm.CapExitOnEmulationFailure, 1)
-	if err := vm.SetMemoryRegion(kvm.MemoryRegion{Host: mem.Regions()[0].Host}); err != nil {
-		return Needs{}, err
+	_ = p.vm.EnableCap(kvm.CapExitOnEmulationFailure, 1)
+	if err := p.vm.SetMemoryRegion(kvm.MemoryRegion{Host: p.mem.Regions()[0].Host}); err != nil {
+		return nil, err
 	}
-	cpu, err := vm.CreateVCPU(0)
+	if p.cpu, err = p.vm.CreateVCPU(0); err != nil {
+		return nil, err
+	}
+	if p.leaves, err = sys.SupportedCPUID(); err != nil {
+		return nil, err
+	}
+	if err := p.cpu.SetCPUID(p.leaves); err != nil {
+		return nil, err
+	}
+	return p, probeMemory(p.mem)
+}
+
+func (p *probeVM) close() {
+	if p.cpu != nil {
+		_ = p.cpu.Close()
+	}
+	if p.vm != nil {
+		_ = p.vm.Close()
+	}
+	if p.mem != nil {
+		_ = p.mem.Close()
+	}
+}
+
+// Probe runs the two programs in a VM of their own.
+func Probe(sys *kvm.System) (n Needs, err error) {
+	p, err := newProbeVM(sys)
 	if err != nil {
 		return Needs{}, err
 	}
-	defer cpu.Close()
-	leaves, err := sys.SupportedCPUID()
-	if err != nil {
+	defer p.close()
+	if n.Emulation, err = probeEmulation(p.cpu); err != nil {
 		return Needs{}, err
 	}
-	if err := cpu.SetCPUID(leaves); err != nil {
-		return Needs{}, err
-	}
-	if err := probeMemory(mem); err != nil {
-		return Needs{}, err
-	}
-	if n.Emulation, err = probeEmulation(cpu); err != nil {
-		return Needs{}, err
-	}
-	n.Syscall, err = probeSyscall(cpu)
+	n.Syscall, err = probeSyscall(p.cpu)
 	return n, err
 }
 
@@ -127,8 +152,8 @@ func probeMemory(mem *guestmem.Memory) error {
 	for vector := range uint64(32) {
 		at := probeVectors + 16*vector
 		target := probeKernel + at
-		// mov al, vector; out 0x90, al; hlt
-		code[at] = []byte{0xb0, byte(vector), 0xe6, probePortFault, 0xf4}
+		// nop; mov al, vector; out 0x90, al; hlt
+		code[at] = []byte{0x90, 0xb0, byte(vector), 0xe6, probePortFault, 0xf4}
 		low := target&0xffff | probeKCS<<16 | 0x8e<<40 | target>>16&0xffff<<48
 		gate := binary.LittleEndian.AppendUint64(nil, low)
 		code[probeIDT+16*vector] = binary.LittleEndian.AppendUint64(gate, target>>32)
@@ -171,6 +196,14 @@ func probeStart(cpu *kvm.VCPU, user bool) error {
 	if err := cpu.SetSregs(&s); err != nil {
 		return err
 	}
+	err = cpu.SetMSRs([]kvm.MSR{
+		{Index: kvm.MSRSTAR, Data: 0x23<<48 | probeKCS<<32},
+		{Index: kvm.MSRLSTAR, Data: probeKernel + probeHandler},
+		{Index: kvm.MSRSyscallMask, Data: 0x257fd5},
+	})
+	if err != nil {
+		return err
+	}
 	return cpu.SetRegs(&regs)
 }
 
@@ -192,14 +225,6 @@ func probeEmulation(cpu *kvm.VCPU) (missing bool, err error) {
 
 func probeSyscall(cpu *kvm.VCPU) (missing bool, err error) {
 	if err := probeStart(cpu, true); err != nil {
-		return false, err
-	}
-	err = cpu.SetMSRs([]kvm.MSR{
-		{Index: kvm.MSRSTAR, Data: 0x23<<48 | probeKCS<<32},
-		{Index: kvm.MSRLSTAR, Data: probeKernel + probeHandler},
-		{Index: kvm.MSRSyscallMask, Data: 0x257fd5},
-	})
-	if err != nil {
 		return false, err
 	}
 	exit, err := probeRun(cpu)

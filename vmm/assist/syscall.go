@@ -28,6 +28,10 @@ type gate struct {
 	settled atomic.Bool   // a SYSCALL has come through entry
 }
 
+// PageFaultEntry returns the address of the guest's page-fault handler, 0 while
+// it is not known.
+func (vm *VM) PageFaultEntry() uint64 { return vm.gate.entry.Load() }
+
 const (
 	idtEntrySize = 16
 	gatePresent  = 1 << 47
