@@ -45,9 +45,10 @@ type Device interface {
 	// Activate hands over the queues. It runs on a vCPU thread: it starts
 	// goroutines and returns. After an error there is no Reset.
 	Activate(Activation) error
-	// Reset takes back what Activate gave. It returns only when no goroutine
-	// of the device can touch guest memory, and may be called on an idle
-	// device. The transport bounds the wait of the vCPU, not of Reset.
+	// Reset takes back what Activate gave: the device stops its queues (after
+	// it has popped what it must not lose) and waits for its goroutines. It
+	// returns only when none of them can touch guest memory, and may be called
+	// on an idle device. The transport bounds the wait of the vCPU, not of Reset.
 	Reset()
 }
 

@@ -153,14 +153,16 @@ func (d *Device) spawn(f func() error) {
 	})
 }
 
-// Reset implements virtio.Device. Readers get what EOF means to them, writers in
-// the middle of a Write get an error; what the guest sent and nobody read is
-// lost, as it lies in the guest's pages.
+// Reset implements virtio.Device. Readers get the rest and then EOF, writers in
+// the middle of a Write an error.
 func (d *Device) Reset() {
 	d.mu.Lock()
 	if !d.active {
 		d.mu.Unlock()
 		return
+	}
+	for _, p := range d.ports {
+		p.stop() // before its queues: it takes what was sent last
 	}
 	for _, q := range d.queues {
 		if q != nil {
@@ -170,9 +172,6 @@ func (d *Device) Reset() {
 	d.ctlRX = nil
 	for i := range d.ctls {
 		d.ctls[i].due, d.ctls[i].ready = 0, false
-	}
-	for _, p := range d.ports {
-		p.stop()
 	}
 	d.mu.Unlock()
 	d.wg.Wait() // they take mu

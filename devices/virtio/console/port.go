@@ -15,7 +15,8 @@ import (
 //
 // Read blocks until the guest has the port open and has written. Each close of
 // the port by the guest, and each reset of the device, ends what was sent before
-// with one io.EOF; the next Read waits for the guest to open it again.
+// with one io.EOF; the next Read waits for the guest to open it again. So what a
+// guest wrote before it shut down is read in full, up to maxKept bytes.
 //
 // Write blocks until the guest has the port open and room. If the guest closes
 // it in the middle of a Write, that Write fails with EPIPE. Written bytes are in
@@ -46,12 +47,26 @@ type port struct {
 	closes    uint64       // how often the guest side has closed
 	rx, tx    *virtq.Queue // nil when the device is idle
 	fail      func(error)  // of the activation
-	// pending is what the guest sent and the host has not read, in order; nil
-	// marks an EOF. At most one mark follows another chain, so a guest that opens
-	// and closes for ever does not make it grow.
-	pending []*virtq.Chain
-	iov     int // buffers read of pending[0]
+	// pending is what the guest sent and the host has not read, in order. Two EOFs
+	// never follow each other and at most one item is kept data, so a guest that
+	// opens, closes and resets for ever does not make it grow.
+	pending []item
+	iov     int  // buffers read of pending[0]
+	kept    bool // pending has an item of kept data
 }
+
+// item is a chain, or bytes kept of the chains of an activation that is over, or
+// with neither the mark of an EOF.
+type item struct {
+	chain *virtq.Chain
+	kept  []byte
+}
+
+func (i item) eof() bool { return i.chain == nil && i.kept == nil }
+
+// maxKept is how much of what was sent is kept over a reset: as much as Linux
+// can have in flight, a full queue of its writes of 32 KiB.
+const maxKept = sizePort * 32 << 10
 
 func newPort(id uint32, name string) *port {
 	p := &port{id: id, name: name}
@@ -72,12 +87,41 @@ func (p *port) start(rx, tx *virtq.Queue, fail func(error)) {
 func (p *port) stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	hadData := len(p.pending) > 0 && p.pending[0] != nil
+	if p.tx == nil {
+		return
+	}
+	_, _ = p.take() // the last words, whose kick may not have been served yet
+	p.rx.Stop()
+	p.tx.Stop()
+	p.keep()
 	p.rx, p.tx, p.fail = nil, nil, nil
-	clear(p.pending)
-	p.pending, p.iov = p.pending[:0], 0
-	if p.guestOpen || hadData {
+	if n := len(p.pending); p.guestOpen || n > 0 && !p.pending[n-1].eof() {
 		p.guestClosed()
+	}
+}
+
+// keep replaces the pending chains by a copy of what they hold. Mu is held.
+func (p *port) keep() {
+	var data []byte
+	rest := p.pending[:0]
+	for _, it := range p.pending {
+		if it.chain == nil {
+			rest = append(rest, it)
+			continue
+		}
+		for _, b := range it.chain.Readable()[p.iov:] {
+			if p.kept {
+				break // the host has not even read what the last reset left
+			}
+			data = append(data, b[:min(len(b), maxKept-len(data))]...)
+		}
+		p.iov = 0
+	}
+	clear(p.pending[len(rest):])
+	p.pending, p.iov = rest, 0
+	if len(data) > 0 {
+		p.pending = append(p.pending, item{kept: data})
+		p.kept = true
 	}
 }
 
@@ -104,8 +148,8 @@ func (p *port) guestOpened(open bool) error {
 func (p *port) guestClosed() {
 	p.guestOpen = false
 	p.closes++
-	if n := len(p.pending); p.host != nil && (n == 0 || p.pending[n-1] != nil) {
-		p.pending = append(p.pending, nil)
+	if n := len(p.pending); p.host != nil && (n == 0 || !p.pending[n-1].eof()) {
+		p.pending = append(p.pending, item{})
 	}
 	p.readable.Broadcast()
 	p.writable.Broadcast()
@@ -130,7 +174,7 @@ func (p *port) take() (more bool, err error) {
 			break
 		}
 		if p.host != nil && c.ReadableLen() > 0 {
-			p.pending = append(p.pending, c)
+			p.pending = append(p.pending, item{chain: c})
 			got = true
 			continue
 		}
@@ -208,13 +252,13 @@ func (p *port) closeHost(h *handle) bool {
 
 // discard gives all pending chains back. Mu is held.
 func (p *port) discard() {
-	for _, c := range p.pending {
-		if c != nil {
-			_ = p.tx.Push(c, 0) // fails only when the queue is stopped
+	for _, it := range p.pending {
+		if it.chain != nil {
+			_ = p.tx.Push(it.chain, 0) // fails only when the queue is stopped
 		}
 	}
 	clear(p.pending)
-	p.pending, p.iov = p.pending[:0], 0
+	p.pending, p.iov, p.kept = p.pending[:0], 0, false
 	if p.tx != nil {
 		p.tx.Notify()
 	}
@@ -258,14 +302,28 @@ func (h *handle) Read(b []byte) (int, error) {
 		}
 		p.readable.Wait()
 	}
-	if p.pending[0] == nil {
+	if p.pending[0].eof() {
 		p.drop()
 		return 0, io.EOF
 	}
-	n, pushed := 0, false
-	for n < len(b) && len(p.pending) > 0 && p.pending[0] != nil {
-		c := p.pending[0]
-		bufs := c.Readable()
+	return p.read(b), nil
+}
+
+// read copies pending data into b. Mu is held.
+func (p *port) read(b []byte) (n int) {
+	pushed := false
+	for n < len(b) && len(p.pending) > 0 && !p.pending[0].eof() {
+		it := &p.pending[0]
+		if it.chain == nil {
+			k := copy(b[n:], it.kept)
+			n += k
+			if it.kept = it.kept[k:]; len(it.kept) == 0 {
+				p.kept = false
+				p.drop()
+			}
+			continue
+		}
+		bufs := it.chain.Readable()
 		for n < len(b) && p.iov < len(bufs) {
 			k := copy(b[n:], bufs[p.iov])
 			n += k
@@ -274,7 +332,7 @@ func (h *handle) Read(b []byte) (int, error) {
 			}
 		}
 		if p.iov == len(bufs) {
-			_ = p.tx.Push(c, 0) // fails only when the queue is stopped
+			_ = p.tx.Push(it.chain, 0) // fails only when the queue is stopped
 			p.drop()
 			pushed = true
 		}
@@ -282,13 +340,13 @@ func (h *handle) Read(b []byte) (int, error) {
 	if pushed {
 		p.tx.Notify()
 	}
-	return n, nil
+	return n
 }
 
 // drop removes pending[0]. Mu is held.
 func (p *port) drop() {
 	n := copy(p.pending, p.pending[1:])
-	p.pending[n] = nil
+	p.pending[n] = item{}
 	p.pending, p.iov = p.pending[:n], 0
 }
 

@@ -239,13 +239,13 @@ func (t *Transport) startReset() {
 	t.statusMu.Lock()
 	act.dead = true
 	t.statusMu.Unlock()
-	for _, q := range act.queues {
-		if q != nil {
-			q.Stop()
-		}
-	}
 	go func() {
-		t.dev.Reset()
+		t.dev.Reset() // stops its queues, after taking what it still wants of them
+		for _, q := range act.queues {
+			if q != nil {
+				q.Stop() // in case it forgot one
+			}
+		}
 		close(done)
 	}()
 }
