@@ -43,6 +43,7 @@ type Result struct {
 // kernel calibrates neither clock.
 var qemuOnly = []string{
 	"tsc_early_khz=1000000", // -icount shift=0 makes one instruction a nanosecond
+	"no_timer_check",        // KVM guests do not test the timer interrupt
 	"nolapic_timer",         // use the PIT as it is, instead of measuring the APIC timer for 100 ms
 }
 
@@ -180,7 +181,7 @@ func (c Config) qemu(ctx context.Context, dir string, extra ...string) (*exec.Cm
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", c.Kernel, "-append", strings.Join(line, " "),
 		"-chardev", "stdio,id=console,signal=off",
-		"-device", "virtio-serial-device", "-device", "virtconsole,chardev=console",
+		"-device", "virtio-serial-device,max_ports=1", "-device", "virtconsole,chardev=console",
 		"-fsdev", "local,id=files,security_model=none,readonly=on,path=" + share,
 		"-device", "virtio-9p-device,fsdev=files,mount_tag=lucid",
 		"-object", "rng-random,id=rng,filename=/dev/zero", "-device", "virtio-rng-device,rng=rng",

@@ -93,7 +93,7 @@ func TestReadSymbols(t *testing.T) {
 	}
 }
 
-// TestProfilerFollowsCalls walks a trace of a() calling b() twice, b() running
+// TestProfilerFollowsCalls walks a trace of start_kernel() calling b() twice, b() running
 // a REP instruction, an interrupt handler, and user code.
 func TestProfilerFollowsCalls(t *testing.T) {
 	const a, b, irq = 0xffffffff81000000, 0xffffffff81000100, 0xffffffff81000200
@@ -114,7 +114,7 @@ func TestProfilerFollowsCalls(t *testing.T) {
 		fmt.Fprintf(&trace, "Trace 0: 0x7fbba3800100 [0000000000000000/%016x/000000b0/ff020200] \n", pc)
 	}
 	trace.WriteString("Trace 0: 0x7fbba3800100 [0000000000000000/0000000000400001/000000b0/ff020200] \nStopped execution of TB chain before 0x7fbba3800100 [400001] \n")
-	p := newProfiler(symbols{{a, "a"}, {b, "b"}, {irq, "irq"}}, 2)
+	p := newProfiler(symbols{{a, "start_kernel"}, {b, "b"}, {irq, "irq"}}, 2)
 	if err := p.RoutineRead(strings.NewReader(trace.String() + endOfTrace)); err != nil {
 		t.Fatal(err)
 	}
@@ -123,12 +123,12 @@ func TestProfilerFollowsCalls(t *testing.T) {
 		t.Errorf("sum %d, want %d", sum, want)
 	}
 	want := []Cost{
-		{"a", 5, 16, 1},
-		{"b", 7, 9, 2},
-		{"irq", 2, 2, 1},
-		{nameUser, 2, 2, 1},
-		{nameRep, 2, 2, 0},
-		{nameEarly, 1, 1, 1},
+		{"start_kernel", 5, 16, 7, 1},
+		{"b", 7, 9, 9, 2},
+		{"irq", 2, 2, 0, 1},
+		{nameUser, 2, 2, 0, 1},
+		{nameRep, 2, 2, 0, 0},
+		{nameEarly, 1, 1, 0, 1},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("costs (-want +got):\n%s", diff)

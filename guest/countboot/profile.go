@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -20,7 +21,8 @@ import (
 type Cost struct {
 	Name  string
 	Self  uint64 // executed in the function itself
-	Total uint64 // executed until it returned
+	Total uint64 // executed until it returned, other tasks that ran meanwhile included
+	Step  uint64 // as Total, but only if the function is one step of the boot: see bootSteps
 	Calls uint64
 }
 
@@ -98,6 +100,11 @@ func Profile(ctx context.Context, c Config) (costs []Cost, sum uint64, err error
 // endOfTrace is what Profile writes behind QEMU's last line.
 const endOfTrace = "\nend\n"
 
+// bootSteps are the functions that do nothing but call one step of the boot
+// after the other. What runs between two of their calls, whatever the task, is
+// the cost of that step.
+var bootSteps = []string{"x86_64_start_kernel", "start_kernel", "setup_arch", "kernel_init", "kernel_init_freeable", "do_one_initcall", "mm_core_init", "arch_cpu_finalize_init"}
+
 // profiler follows the program counter. It keeps a stack of functions: landing
 // on the first instruction of a function is a call, landing within one that is
 // on the stack is a return to it, and landing anywhere else is a switch to
@@ -113,13 +120,16 @@ type profiler struct {
 	user  uint64
 	atRep uint64 // instructions that repeated the one before: REP iterations
 
-	stack []frame
-	depth []int // how often a function is on the stack
-	now   uint64
-	cur   int    // function of the last instruction, or -1
-	lo    uint64 // its range
-	hi    uint64
-	last  uint64
+	stack  []frame
+	depth  []int // how often a function is on the stack
+	steps  []uint64
+	isSeq  []bool // function is one of bootSteps
+	inStep int    // the step that runs, or -1
+	now    uint64
+	cur    int    // function of the last instruction, or -1
+	lo     uint64 // its range
+	hi     uint64
+	last   uint64
 }
 
 type frame struct {
@@ -129,7 +139,15 @@ type frame struct {
 
 func newProfiler(s symbols, skip uint64) *profiler {
 	n := len(s)
-	return &profiler{syms: s, skip: skip, self: make([]uint64, n), total: make([]uint64, n), calls: make([]uint64, n), depth: make([]int, n), cur: -1}
+	p := &profiler{
+		syms: s, skip: skip, cur: -1, inStep: -1,
+		self: make([]uint64, n), total: make([]uint64, n), calls: make([]uint64, n),
+		steps: make([]uint64, n), depth: make([]int, n), isSeq: make([]bool, n),
+	}
+	for i, f := range s {
+		p.isSeq[i] = slices.Contains(bootSteps, f.name)
+	}
+	return p
 }
 
 // RoutineRead is the life of the goroutine that reads the trace. QEMU prints a
@@ -230,6 +248,7 @@ func (p *profiler) step(pc uint64) {
 	case pc < kernelBase:
 		p.user++
 		p.cur, p.lo, p.hi = -1, 0, 0
+		p.countStep()
 		return
 	}
 	if pc <= p.lo || pc >= p.hi { // equal to lo: the function's first instruction, a call
@@ -238,6 +257,13 @@ func (p *profiler) step(pc uint64) {
 	if p.cur >= 0 {
 		p.self[p.cur]++
 	}
+	p.countStep()
+}
+
+func (p *profiler) countStep() {
+	if p.inStep >= 0 {
+		p.steps[p.inStep]++
+	}
 }
 
 // enter finds the function of pc and brings the stack up to date.
@@ -245,7 +271,7 @@ func (p *profiler) enter(pc uint64) {
 	if pc == p.lo && p.cur >= 0 && p.atStartAgain(pc) {
 		return
 	}
-	fn := p.syms.find(pc)
+	fn, caller := p.syms.find(pc), p.cur
 	if p.cur = fn; fn < 0 {
 		p.lo, p.hi = 0, 0
 		return
@@ -253,6 +279,9 @@ func (p *profiler) enter(pc uint64) {
 	p.lo, p.hi = p.syms[fn].addr, kernelBase+(kernelBase-1)
 	if fn+1 < len(p.syms) {
 		p.hi = p.syms[fn+1].addr
+	}
+	if p.isSeq[fn] || caller >= 0 && p.isSeq[caller] && pc == p.lo {
+		p.inStep = fn
 	}
 	if pc == p.lo || p.depth[fn] == 0 {
 		p.stack = append(p.stack, frame{fn, p.now - 1})
@@ -289,10 +318,10 @@ func (p *profiler) costs() (costs []Cost, sum uint64) {
 	}
 	for i, s := range p.syms {
 		if p.self[i] > 0 {
-			costs = append(costs, Cost{s.name, p.self[i], max(p.total[i], p.self[i]), p.calls[i]})
+			costs = append(costs, Cost{s.name, p.self[i], max(p.total[i], p.self[i]), p.steps[i], p.calls[i]})
 		}
 	}
-	costs = append(costs, Cost{nameEarly, p.early, p.early, 1}, Cost{nameUser, p.user, p.user, 1}, Cost{nameRep, p.atRep, p.atRep, 0})
+	costs = append(costs, Cost{nameEarly, p.early, p.early, 0, 1}, Cost{nameUser, p.user, p.user, 0, 1}, Cost{nameRep, p.atRep, p.atRep, 0, 0})
 	sort.SliceStable(costs, func(i, j int) bool { return costs[i].Total > costs[j].Total })
 	return costs, p.now
 }

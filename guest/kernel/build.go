@@ -20,6 +20,7 @@ type Config struct {
 	Cache   string    // directory of finished kernels, default [CacheDir]
 	Out     string    // directory that receives the results; required
 	Options []Option  // default [Fragments]
+	Skips   []Skip    // default [Skips]
 	Jobs    int       // make -j, default 2
 	Log     io.Writer // progress, default none
 }
@@ -96,7 +97,12 @@ func (c *Config) defaults() error {
 		}
 	}
 	if c.Options == nil {
-		c.Options, err = Fragments()
+		if c.Options, err = Fragments(); err != nil {
+			return err
+		}
+	}
+	if c.Skips == nil {
+		c.Skips, err = Skips()
 	}
 	return err
 }
@@ -115,7 +121,7 @@ func (c *Config) key(ctx context.Context) (string, error) {
 		first, _, _ := strings.Cut(string(out), "\n")
 		fmt.Fprintln(&tools, first)
 	}
-	return Inputs{Source: source, Options: c.Options, Toolchain: tools.String(), Recipe: recipe}.Key(), nil
+	return Inputs{Source: source, Options: c.Options, Skips: c.Skips, Toolchain: tools.String(), Recipe: recipe}.Key(), nil
 }
 
 // lock keeps other builds of this cache out until the returned function runs.
@@ -174,6 +180,9 @@ func (c *Config) compile(ctx context.Context, entry string) error {
 	err = runTo(ctx, tree, p, c.make("vmlinux")...)
 	p.stop()
 	if err != nil {
+		return err
+	}
+	if err := skipFunctions(filepath.Join(tree, "vmlinux"), c.Skips); err != nil {
 		return err
 	}
 	// The symbols serve nobody: System.map has them for whoever debugs.

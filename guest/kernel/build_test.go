@@ -31,6 +31,7 @@ func TestKey(t *testing.T) {
 		"value":     func(in *Inputs) { in.Options = []Option{{"CONFIG_A", "n", "why", "a:1"}} },
 		"name":      func(in *Inputs) { in.Options = []Option{{"CONFIG_B", "y", "why", "a:1"}} },
 		"order":     func(in *Inputs) { in.Options = append(in.Options, Option{Name: "CONFIG_B", Value: "y"}) },
+		"skip":      func(in *Inputs) { in.Skips = []Skip{{"f", "why"}} },
 		"shift":     func(in *Inputs) { in.Source, in.Toolchain = "st", "" },
 	} {
 		in := base

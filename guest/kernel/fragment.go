@@ -26,7 +26,7 @@ type Option struct {
 
 // optionLine is NAME=VALUE, spaces, "# " and a note. A quoted value may hold
 // no '#', so the first one begins the note.
-var optionLine = regexp.MustCompile(`^(CONFIG_[A-Z0-9_]+)=(y|n|[0-9]+|0x[0-9a-f]+|"[^"#]*")\s+#\s*(\S.*)$`)
+var optionLine = regexp.MustCompile(`^(CONFIG_[A-Z0-9_]+)=(y|n|-?[0-9]+|0x[0-9a-f]+|"[^"#]*")\s+#\s*(\S.*)$`)
 
 // Fragments returns the merged options of the fragments built into this
 // program, in the order of file names and lines.

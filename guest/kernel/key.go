@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 )
 
 // recipe is part of every cache key. Raise it when a change of this package
@@ -16,6 +17,7 @@ const recipe = "1"
 type Inputs struct {
 	Source    string // hex SHA-256 of the tarball
 	Options   []Option
+	Skips     []Skip
 	Toolchain string // versions of compiler and linker
 	Recipe    string
 }
@@ -25,7 +27,11 @@ type Inputs struct {
 func (in Inputs) Key() string {
 	h := sha256.New()
 	// Lengths keep neighbouring fields apart.
-	for _, field := range []string{in.Recipe, in.Source, in.Toolchain, string(render(in.Options))} {
+	var skips strings.Builder
+	for _, s := range in.Skips {
+		fmt.Fprintln(&skips, s.Name)
+	}
+	for _, field := range []string{in.Recipe, in.Source, in.Toolchain, string(render(in.Options)), skips.String()} {
 		fmt.Fprintf(h, "%d:%s\n", len(field), field)
 	}
 	return hex.EncodeToString(h.Sum(nil))[:32]

@@ -8,6 +8,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -101,14 +102,20 @@ func printProfile(ctx context.Context, c countboot.Config, n int) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%d instructions executed\n\n%12s %12s %8s  by total\n", sum, "total", "self", "calls")
-	for _, cost := range costs[:min(n, len(costs))] {
-		fmt.Printf("%12d %12d %8d  %s\n", cost.Total, cost.Self, cost.Calls, cost.Name)
-	}
-	slices.SortStableFunc(costs, func(a, b countboot.Cost) int { return int(int64(b.Self) - int64(a.Self)) })
-	fmt.Printf("\n%12s %12s %8s  by self\n", "total", "self", "calls")
-	for _, cost := range costs[:min(n, len(costs))] {
-		fmt.Printf("%12d %12d %8d  %s\n", cost.Total, cost.Self, cost.Calls, cost.Name)
+	fmt.Printf("%d instructions executed\n", sum)
+	for _, table := range []struct {
+		name string
+		key  func(countboot.Cost) uint64
+	}{
+		{"by step of the boot", func(c countboot.Cost) uint64 { return c.Step }},
+		{"by total", func(c countboot.Cost) uint64 { return c.Total }},
+		{"by self", func(c countboot.Cost) uint64 { return c.Self }},
+	} {
+		slices.SortStableFunc(costs, func(a, b countboot.Cost) int { return cmp.Compare(table.key(b), table.key(a)) })
+		fmt.Printf("\n%12s %12s %12s %8s  %s\n", "step", "total", "self", "calls", table.name)
+		for _, cost := range costs[:min(n, len(costs))] {
+			fmt.Printf("%12d %12d %12d %8d  %s\n", cost.Step, cost.Total, cost.Self, cost.Calls, cost.Name)
+		}
 	}
 	return nil
 }
