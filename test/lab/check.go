@@ -39,6 +39,7 @@ check "vhost-vsock" test -c /dev/vhost-vsock
 check "modprobe" nft
 check "root is writable" writes
 check "room in TMPDIR" space
+check "/dev/fd" cat <(echo 'bash can substitute processes')
 check "user namespace" unshare -Ur true
 exit $bad
 `

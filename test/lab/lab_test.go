@@ -58,7 +58,7 @@ func TestLabStreams(t *testing.T) {
 	}
 	outDir := t.TempDir()
 	r := runLab(t, bin, []string{"LAB_OUT=" + outDir, "GREETING=it's"}, in,
-		`tee >(sha256sum >`+outDir+`/sum); echo "$GREETING $(pwd)" >&2; echo kept >`+outDir+`/file; exit 42`)
+		`tee $TMPDIR/in; sha256sum <$TMPDIR/in >`+outDir+`/sum; echo "$GREETING $(pwd)" >&2; echo kept >`+outDir+`/file; exit 42`)
 	if r.status != 42 {
 		t.Errorf("status %d, want 42", r.status)
 	}

@@ -117,6 +117,12 @@ func enterRoot(req *labproto.Request) error {
 			return err
 		}
 	}
+	// What udev makes on a running system; bash's <(…) needs it.
+	for name, target := range map[string]string{"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"} {
+		if err := os.Symlink("/proc/self/fd"+target, newRoot+"/dev/"+name); err != nil {
+			return err
+		}
+	}
 	if req.OutDir != "" {
 		m := mountPoint{source: labproto.OutTag, target: req.OutDir, fstype: "9p", data: ninepOptions + "cache=mmap"}
 		if err := m.mount(newRoot); err != nil {
