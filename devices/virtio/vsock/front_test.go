@@ -105,7 +105,7 @@ func TestFrontRefuses(t *testing.T) {
 func TestFrontLimit(t *testing.T) {
 	dev := newDevice(t)
 	s := vsocktest.NewStack(vsocktest.NewGuest(t, dev))
-	s.Listen(port)
+	accept := s.Listen(port)
 	dial := front(t, &vsock.Front{Dialer: dev, MaxClients: 1})
 	first := dial()
 	_, _ = fmt.Fprintf(first, "connect %d\n", port)
@@ -116,5 +116,10 @@ func TestFrontLimit(t *testing.T) {
 	if p, _ := io.ReadAll(second); len(p) != 0 {
 		t.Errorf("the second client gets %q", p)
 	}
-	// The end of Serve, in Cleanup, closes the first.
+	// The end of Serve, in Cleanup, must close the first, which reads from the guest
+	// only by then.
+	_ = first.CloseWrite()
+	if p, err := io.ReadAll(<-accept); len(p) != 0 || err != nil {
+		t.Errorf("guest got %q, %v", p, err)
+	}
 }

@@ -158,6 +158,28 @@ func TestReadAfterEnd(t *testing.T) {
 	}
 }
 
+// TestReadWaiting: bytes go into the buffer of a Read that waits, and what does
+// not fit is kept for the next.
+func TestReadWaiting(t *testing.T) {
+	c := testConn(t, open)
+	p := make([]byte, 3)
+	done := make(chan int)
+	go func() { n, _ := c.Read(p); done <- n }()
+	for waits := false; !waits; time.Sleep(time.Millisecond) {
+		c.mu.Lock()
+		waits = c.dst != nil
+		c.mu.Unlock()
+	}
+	c.recv(&header{op: opData, len: 10}, [][]byte{append(make([]byte, headerSize), "0123456789"...)})
+	if n := <-done; n != 3 || string(p) != "012" || c.unread.size != 7 || c.fwdCnt != 3 {
+		t.Errorf("read %q, %d bytes kept, fwdCnt %d", p[:n], c.unread.size, c.fwdCnt)
+	}
+	rest := make([]byte, 10)
+	if n, err := c.Read(rest); string(rest[:n]) != "3456789" || err != nil || c.fwdCnt != 10 {
+		t.Errorf("read %q, %v, fwdCnt %d", rest[:n], err, c.fwdCnt)
+	}
+}
+
 func TestErrorsAreOpErrors(t *testing.T) {
 	c := testConn(t, open)
 	_ = c.Close()
