@@ -81,7 +81,14 @@ func (e *Expected) Wait(ctx context.Context) (Stream, error) {
 		e.taken.Store(true)
 		return s, nil
 	case <-e.ended:
-		return nil, e.cause()
+		// What came before the end is still good.
+		select {
+		case s := <-e.opened:
+			e.taken.Store(true)
+			return s, nil
+		default:
+			return nil, e.cause()
+		}
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
