@@ -45,6 +45,8 @@ type container struct {
 	times  *timeline
 	log    *slog.Logger
 
+	patience time.Duration // killPatience, but for tests
+
 	ended   chan *wire.ContainerExited // has room for one: the agent's event
 	aborted chan int                   // has room for one: the exit code
 
@@ -58,7 +60,7 @@ type container struct {
 
 func newContainer(id string, plan *oci.Plan, times *timeline, log *slog.Logger) *container {
 	return &container{
-		id: id, plan: plan, times: times, log: log, state: control.StateCreating,
+		id: id, plan: plan, times: times, log: log, state: control.StateCreating, patience: killPatience,
 		ended: make(chan *wire.ContainerExited, 1), aborted: make(chan int, 1), stopped: make(chan struct{}),
 	}
 }
@@ -197,7 +199,7 @@ func (c *container) kill(ctx context.Context, sig unix.Signal) error {
 		return nil
 	}
 	if sig == unix.SIGKILL {
-		time.AfterFunc(killPatience, func() {
+		time.AfterFunc(c.patience, func() {
 			c.mu.Lock()
 			obeyed := c.exiting
 			c.mu.Unlock()

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -38,8 +39,16 @@ const (
 // machine is the VM and its devices. It is never taken apart: the process
 // that owns it ends, and the host's kernel does that faster.
 type machine struct {
-	vm   *vmm.VM
+	vm   runner
 	link link
+}
+
+// runner is what is used of a vmm.VM once it is built.
+type runner interface {
+	Run(ctx context.Context) (vmm.Exit, error)
+	Stop()
+	Stats() vmm.Stats
+	Marks() vmm.Marks
 }
 
 // newMachine builds everything; nothing of the guest runs yet. What it
@@ -79,11 +88,15 @@ func newMachine(launch *control.Launch, plan *oci.Plan, guestOut io.Writer, log 
 			return nil, err
 		}
 	}
-	m.vm, err = vmm.New(vmm.Config{
+	vm, err := vmm.New(vmm.Config{
 		KVM: sys, Memory: mem, VCPUs: plan.VM.VCPUs, Kernel: kernel, Initrd: initrd,
 		Cmdline: cmdline(plan, launch.Debug), Devices: devices, PIO: &pio, Log: log,
 	})
-	return m, err
+	if err != nil {
+		return nil, err
+	}
+	m.vm = vm
+	return m, nil
 }
 
 // newFiles is the 9P server with the container's exports and no more.

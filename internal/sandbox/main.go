@@ -106,7 +106,7 @@ func (s *sandbox) create() error {
 	}()
 	err = s.meetAgent(ctx)
 	if err == nil {
-		err = s.c.create(ctx, s.machine.link.streams(), newStdio(s.child.Launch.Terminal))
+		err = s.c.create(ctx, s.machine.link.streams(), newStdio(s.child.Launch.Terminal, os.Stdin, os.Stdout, os.Stderr))
 	}
 	marks := s.machine.vm.Marks()
 	s.times.at(control.MarkVMCreated, marks.VMCreated)

@@ -60,12 +60,12 @@ func isNull(f *os.File) bool {
 	return err != nil || st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
 }
 
-// newStdio wraps fds 0 to 2.
-func newStdio(terminal bool) *stdio {
-	s := &stdio{terminal: terminal, in: newEnd(os.Stdin)}
-	s.out[0] = newEnd(os.Stdout)
+// newStdio wraps the container's files, which are this process's own.
+func newStdio(terminal bool, stdin, stdout, stderr *os.File) *stdio {
+	s := &stdio{terminal: terminal, in: newEnd(stdin)}
+	s.out[0] = newEnd(stdout)
 	if !terminal {
-		s.out[1] = newEnd(os.Stderr)
+		s.out[1] = newEnd(stderr)
 	}
 	return s
 }
@@ -202,7 +202,10 @@ func (e *end) wait(ctx context.Context, want uint64) {
 
 // size is the terminal's window size.
 func (s *stdio) size() (width, height uint16) {
-	ws, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ)
+	if s.in == nil {
+		return 0, 0
+	}
+	ws, err := unix.IoctlGetWinsize(int(s.in.file.Fd()), unix.TIOCGWINSZ)
 	if err != nil {
 		return 0, 0
 	}
