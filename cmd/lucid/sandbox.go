@@ -15,7 +15,7 @@ const sandboxName = "sandbox"
 // reads these before anything of ours runs. The process keeps little garbage,
 // and besides the vCPUs, which sit in the kernel, has little to do at once.
 func sandboxEnv() []string {
-	return []string{"GOGC=50", "GOMAXPROCS=2"}
+	return []string{"GOGC=25", "GOMAXPROCS=2"}
 }
 
 // sandboxMain is the sandbox process. What it returns is the container's exit

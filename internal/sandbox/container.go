@@ -55,13 +55,14 @@ type container struct {
 	exit    *control.Exit // protected by mu; set with state stopped
 	exiting bool          // protected by mu: the process has ended, its output may not be out yet
 
+	started chan struct{} // closed when the process has been started
 	stopped chan struct{} // closed with state stopped
 }
 
 func newContainer(id string, plan *oci.Plan, times *timeline, log *slog.Logger) *container {
 	return &container{
 		id: id, plan: plan, times: times, log: log, state: control.StateCreating, patience: killPatience,
-		ended: make(chan *wire.ContainerExited, 1), aborted: make(chan int, 1), stopped: make(chan struct{}),
+		ended: make(chan *wire.ContainerExited, 1), aborted: make(chan int, 1), started: make(chan struct{}), stopped: make(chan struct{}),
 	}
 }
 
@@ -182,6 +183,7 @@ func (c *container) start(ctx context.Context) error {
 		return guestError(err)
 	}
 	c.times.now(control.MarkStarted)
+	close(c.started)
 	return nil
 }
 

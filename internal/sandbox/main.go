@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +27,9 @@ const (
 	// failed is the exit status of a container whose VM failed it: what
 	// containerd reports when it knows nothing.
 	failed = 255
+
+	// settled is when a start is over, on hardware; later it does no harm.
+	settled = time.Second
 
 	consoleLog = "console.log"
 )
@@ -68,13 +70,22 @@ func Main(child *control.Child, log *slog.Logger) int {
 		return 1
 	}
 	go s.c.routineSignals(signals)
-	// What was garbage of the start is not needed again for hours.
-	debug.FreeOSMemory()
+	trim()
+	go s.routineSettled()
 	code := s.wait()
 	s.writeTimeline()
 	s.c.finish(code)
 	s.server.Drain(answerGrace)
 	return code
+}
+
+// routineSettled tidies up once more when the container has been running for
+// a moment.
+func (s *sandbox) routineSettled() {
+	<-s.c.started
+	time.Sleep(settled)
+	trim()
+	s.logMemory()
 }
 
 // create brings up VM, agent and container.
