@@ -16,14 +16,6 @@ import (
 	"github.com/lucid-containers/lucid/internal/wire"
 )
 
-// namespaceFlags are the namespaces that the thread unshares. pid and cgroup
-// are the child's; user cannot be had by a thread; a time namespace would be
-// for offsets, and the guest has a clock of its own.
-var namespaceFlags = map[string]int{
-	"mount": unix.CLONE_NEWNS, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC, "network": unix.CLONE_NEWNET,
-	"pid": 0, "cgroup": 0, "time": 0,
-}
-
 // builder makes one container, on one thread.
 type builder struct {
 	cfg     *Config
@@ -75,21 +67,27 @@ func (s *Set) Create(r *wire.CreateContainer) (created *wire.Created, after func
 // namespaces checks linux.namespaces.
 func (b *builder) namespaces() error {
 	for _, n := range b.spec.Linux.Namespaces {
-		flag, ok := namespaceFlags[n.Type]
-		if !ok {
-			return invalidError("linux.namespaces: " + quote(n.Type) + " is not supported in the guest")
-		}
 		if n.Path != "" {
 			return invalidError("linux.namespaces: a path leads nowhere in the guest: " + n.Path)
 		}
-		b.unshare |= flag
 		switch n.Type {
-		case "pid":
-			b.newPID = true
-		case "cgroup":
-			b.newCgroup = true
+		case "mount": // in any case
+		case "uts":
+			b.unshare |= unix.CLONE_NEWUTS
+		case "ipc":
+			b.unshare |= unix.CLONE_NEWIPC
 		case "network":
+			b.unshare |= unix.CLONE_NEWNET
 			b.newNet = true
+		case "pid":
+			b.newPID = true // the child's
+		case "cgroup":
+			b.newCgroup = true // the child's
+		case "time":
+			// It would be for offsets; the guest has a clock of its own.
+		default:
+			// A thread cannot have a user namespace.
+			return invalidError("linux.namespaces: " + quote(n.Type) + " is not supported in the guest")
 		}
 	}
 	if s := b.spec.Linux.Seccomp; len(s) > 0 && string(s) != "null" {

@@ -56,10 +56,20 @@ var mountFlags = []mountFlag{
 	{"defaults", 0, 0, false},
 }
 
-// propagations are the options that say what other mount namespaces see.
-var propagations = map[string]uint64{
-	"private": unix.MS_PRIVATE, "slave": unix.MS_SLAVE,
-	"shared": unix.MS_SHARED, "unbindable": unix.MS_UNBINDABLE,
+// propagation returns what an option says about other mount namespaces; 0 if
+// it is another kind of option.
+func propagation(name string) uint64 {
+	switch name {
+	case "private":
+		return unix.MS_PRIVATE
+	case "slave":
+		return unix.MS_SLAVE
+	case "shared":
+		return unix.MS_SHARED
+	case "unbindable":
+		return unix.MS_UNBINDABLE
+	}
+	return 0
 }
 
 // parseMountOptions sorts the options of a mount.
@@ -110,16 +120,14 @@ func (o *mountOptions) takeFlag(name string, recursive bool) bool {
 }
 
 func (o *mountOptions) takePropagation(name string) bool {
-	p, ok := propagations[name]
-	rec := false
-	if !ok {
-		p, ok = propagations[strings.TrimPrefix(name, "r")]
-		rec = true
+	p, rec := propagation(name), false
+	if rest, ok := strings.CutPrefix(name, "r"); p == 0 && ok {
+		p, rec = propagation(rest), true
 	}
-	if ok {
+	if p != 0 {
 		o.propagation, o.propRec = p, rec
 	}
-	return ok
+	return p != 0
 }
 
 // attr returns the arguments of mount_setattr for a bind; nil if there is

@@ -1,18 +1,30 @@
 package container
 
 import (
+	"slices"
+	"strings"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/lucid-containers/lucid/agent/spawn"
 )
 
-// rlimits are the names of the OCI spec and their numbers,
-// asm-generic/resource.h.
-var rlimits = map[string]uintptr{
-	"RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4,
-	"RLIMIT_RSS": 5, "RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9,
-	"RLIMIT_LOCKS": 10, "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13,
-	"RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
+// rlimits are the names of the OCI spec by their numbers,
+// asm-generic/resource.h. A list and not a map: a map is built when the agent
+// starts, on every container's way.
+var rlimits = [...]string{
+	"CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", rlimitNoFile: "NOFILE", "MEMLOCK", "AS",
+	"LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+}
+
+const rlimitNoFile = 7
+
+// rlimitNumber returns the number of a limit, or -1.
+func rlimitNumber(name string) int {
+	if short, ok := strings.CutPrefix(name, "RLIMIT_"); ok {
+		return slices.Index(rlimits[:], short)
+	}
+	return -1
 }
 
 // Go raises the soft limit of open files when it starts, so the child of the
@@ -58,18 +70,14 @@ func finish(p *Process, child [3]int) (*spawn.Program, []string, error) {
 func addRlimits(prog *spawn.Program, list []Rlimit) error {
 	// Without CAP_SYS_RESOURCE, which an agent in a test may lack, the hard
 	// limit cannot be raised.
-	prog.Try("set default rlimit", unix.SYS_PRLIMIT64, 0, rlimits["RLIMIT_NOFILE"],
+	prog.Try("set default rlimit", unix.SYS_PRLIMIT64, 0, rlimitNoFile,
 		spawn.Data[uint64](prog, defaultNoFileSoft, defaultNoFileHard), 0)
-	limits := make(map[uintptr][2]uint64)
 	for _, l := range list {
-		nr, ok := rlimits[l.Type]
-		if !ok {
+		nr := rlimitNumber(l.Type)
+		if nr < 0 {
 			return invalidError("process.rlimits: unknown type " + quote(l.Type))
 		}
-		limits[nr] = [2]uint64{l.Soft, l.Hard}
-	}
-	for nr, l := range limits {
-		prog.Call("set rlimit", unix.SYS_PRLIMIT64, 0, nr, spawn.Data(prog, l[0], l[1]), 0)
+		prog.Call("set rlimit", unix.SYS_PRLIMIT64, 0, uintptr(nr), spawn.Data(prog, l.Soft, l.Hard), 0)
 	}
 	return nil
 }
