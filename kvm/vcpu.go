@@ -203,7 +203,12 @@ func (c *VCPU) CPUID() ([]CPUIDEntry, error) {
 	if _, err := ioctlPtr(c.fd, "KVM_GET_CPUID2", kvmGetCPUID2, arg); err != nil {
 		return nil, err
 	}
-	return arg.Entries[:min(arg.Nent, maxCPUIDEntries)], nil
+	// Some kernels (6.1) leave nent as it was: the rest is zero then.
+	n := int(min(arg.Nent, maxCPUIDEntries))
+	for n > 0 && arg.Entries[n-1] == (CPUIDEntry{}) {
+		n--
+	}
+	return arg.Entries[:n], nil
 }
 
 // TSCKHz reads the guest's TSC frequency.

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/lucid-containers/lucid/devices/bus"
+	"github.com/lucid-containers/lucid/devices/virtio/mmio"
+	"github.com/lucid-containers/lucid/devices/virtio/rng"
 	"github.com/lucid-containers/lucid/kvm"
 	"github.com/lucid-containers/lucid/vmm/boot"
 )
@@ -116,7 +119,9 @@ func bootVM(t *testing.T, cfg Config, mib uint64) (*VM, *serial) {
 	}
 	cfg.PIO = &pio
 	cfg.Kernel = testKernel(t)
-	cfg.Memory = testMemory(t, mib<<20)
+	if cfg.Memory == nil {
+		cfg.Memory = testMemory(t, mib<<20)
+	}
 	cfg.Initrd = initrd()
 	cfg.Cmdline = "earlyprintk=serial,ttyS0,115200,keep panic=-1 reboot=t tsc=reliable"
 	return testVM(t, cfg), uart
@@ -207,5 +212,50 @@ func TestKVMStopDuringBoot(t *testing.T) {
 		if over := time.Since(begin) - after; over > 5*time.Second {
 			t.Fatalf("Stop took %v", over)
 		}
+	}
+}
+
+// watcher looks at what the driver writes to a transport.
+type watcher struct {
+	bus.Handler
+	ready atomic.Bool // DRIVER_OK: it has its interrupt line
+	acked atomic.Bool // InterruptACK: an interrupt has come
+}
+
+func (w *watcher) Write(off uint64, p []byte) {
+	switch {
+	case off == 0x70 && p[0]&4 != 0: // Status
+		w.ready.Store(true)
+	case off == 0x64: // InterruptACK
+		w.acked.Store(true)
+	}
+	w.Handler.Write(off, p)
+}
+
+// TestKVMManyDevices: as many devices as there are interrupt lines, those above
+// 15 too, which are no ISA lines. Each one answers the driver's first request,
+// and the guest takes the interrupt.
+func TestKVMManyDevices(t *testing.T) {
+	mem := testMemory(t, 128<<20)
+	var devices []Device
+	var watchers []*watcher
+	for i := range MaxDevices {
+		transport, err := mmio.New(mmio.Config{Device: rng.New(), Mem: mem})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = transport.Close() })
+		w := &watcher{Handler: transport}
+		watchers = append(watchers, w)
+		devices = append(devices, Device{Name: fmt.Sprint("rng", i), Handler: w, Kicks: transport.Kicks(), IRQ: transport.IRQ()})
+	}
+	_, console := bootToInit(t, Config{VCPUs: 1, Devices: devices, Memory: mem}, 0)
+	for i, w := range watchers {
+		if !w.ready.Load() || !w.acked.Load() {
+			t.Errorf("device %d on line %d: driver ready %v, interrupt %v", i, FirstGSI+i, w.ready.Load(), w.acked.Load())
+		}
+	}
+	if t.Failed() {
+		t.Log(console)
 	}
 }

@@ -107,12 +107,14 @@ type frame struct {
 
 // debug handles KVM_EXIT_DEBUG.
 func (v *VCPU) debug(exit *kvm.DebugExit) error {
-	if exit.Exception != vectorDB || exit.PC != v.armed {
-		return v.passDebug(exit)
-	}
 	regs, err := v.cpu.Regs()
 	if err != nil {
 		return err
+	}
+	// An execution breakpoint comes before the instruction, so RIP is the address;
+	// what else the exit says differs between back-ends.
+	if regs.RIP != v.armed || exit.Exception == vectorBP {
+		return v.passDebug(exit)
 	}
 	sregs, err := v.cpu.Sregs()
 	if err != nil {

@@ -265,3 +265,34 @@ func TestNeeds(t *testing.T) {
 		t.Fatalf("%v", n.Cmdline())
 	}
 }
+
+// FuzzFrame: any frame, flags and selectors end as a step over the handler's
+// first instruction, or as a SYSCALL whose state is the kernel's and whose IOPL
+// is the frame's.
+func FuzzFrame(f *testing.F) {
+	f.Add(uint64(0x15), uint64(lstar), uint64(0x33), uint64(0x246), uint64(0x3246), uint64(fakeTop-48))
+	f.Add(uint64(0x6), uint64(0x401000), uint64(0x33), uint64(0x246), uint64(0), uint64(1<<47))
+	f.Fuzz(func(t *testing.T, code, rip, cs, rflags, r11, rsp uint64) {
+		fx := gateFixture(t)
+		fx.cpu.regs.R11 = r11
+		fx.cpu.msrs[kvm.MSRSyscallMask] = r11 // any mask, too
+		for i, v := range []uint64{code, rip, cs, rflags, userRSP, 0x2b} {
+			if addr := rsp&^7 + 8*uint64(i); addr < 1<<20 && addr > fakeTop-4096 && addr < fakeTop {
+				fx.put64(addr, v)
+			}
+		}
+		fx.cpu.regs.RSP, fx.cpu.regs.RIP = rsp&^7, handlerAddr
+		if _, err := fx.v.Exit(&kvm.Exit{Reason: kvm.ExitDebug}); err != nil {
+			t.Fatal(err)
+		}
+		switch r := fx.cpu.regs; r.RIP {
+		case handlerAddr + 4:
+		case lstar:
+			if fx.cpu.sregs.CS.Selector != 0x10 || r.R11&0x3000 != rflags&0x3000 || r.RFLAGS&^rflags&^flagReserved != 0 {
+				t.Fatalf("cs %#x r11 %#x rflags %#x of frame flags %#x", fx.cpu.sregs.CS.Selector, r.R11, r.RFLAGS, rflags)
+			}
+		default:
+			t.Fatalf("rip %#x", r.RIP)
+		}
+	})
+}
