@@ -29,7 +29,11 @@ const stepEnd = ^uintptr(0)
 
 // cloneArgs is struct clone_args of linux/sched.h, CLONE_ARGS_SIZE_VER2.
 type cloneArgs struct {
-	flags, pidFD, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+	flags, pidFD, childTID uint64
+	_                      uint64 // parent_tid
+	exitSignal             uint64
+	_                      [5]uint64 // stack, stack_size, tls, set_tid, set_tid_size
+	cgroup                 uint64
 }
 
 // Not in x/sys.
