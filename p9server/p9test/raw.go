@@ -20,6 +20,8 @@ type Raw struct {
 	Msize int    // room for replies
 	Tag   uint16 // of the next request
 	Split int    // if positive, buffers are cut into pieces of so many bytes
+
+	room []byte
 }
 
 // NewRaw negotiates msize 64 KiB with h.
@@ -32,12 +34,14 @@ func NewRaw(h Handler) (*Raw, error) {
 // Frame sends frame as it is and returns the whole reply, nil if there was
 // none.
 func (r *Raw) Frame(frame []byte) []byte {
-	reply := make([]byte, r.Msize)
-	n := r.H.Handle(r.split(frame), r.split(reply))
+	if len(r.room) != r.Msize {
+		r.room = make([]byte, r.Msize)
+	}
+	n := r.H.Handle(r.split(frame), r.split(r.room))
 	if n == 0 {
 		return nil
 	}
-	return reply[:n]
+	return append([]byte(nil), r.room[:n]...)
 }
 
 func (r *Raw) split(b []byte) [][]byte {
