@@ -28,7 +28,7 @@ type Config struct {
 	CPUs   int           // default 1
 	Append []string      // further kernel parameters
 	Share  string        // directory behind the 9p device, default an empty one
-	Limit  time.Duration // of one QEMU run, default 2 minutes
+	Limit  time.Duration // of one QEMU run, default 10 minutes
 	Log    io.Writer     // the guest's console, default none
 }
 
@@ -152,7 +152,7 @@ func (c Config) boot(ctx context.Context, extra []string, done func(line string)
 
 func (c Config) limit() time.Duration {
 	if c.Limit == 0 {
-		return 2 * time.Minute
+		return 10 * time.Minute
 	}
 	return c.Limit
 }
