@@ -171,9 +171,8 @@ func (vm *VM) cmdline(needs assist.Needs) string {
 	for i := range vm.cfg.Devices {
 		words = append(words, fmt.Sprintf("virtio_mmio.device=%#x@%#x:%d", deviceSize, DeviceBase+i*DeviceStride, FirstGSI+i))
 	}
-	words = append(words, needs.Cmdline()...)
-	if vm.cfg.Cmdline != "" {
-		words = append(words, vm.cfg.Cmdline)
+	if rest := needs.Cmdline(vm.cfg.Cmdline); rest != "" {
+		words = append(words, rest)
 	}
 	return strings.Join(words, " ")
 }

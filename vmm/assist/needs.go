@@ -1,6 +1,9 @@
 package assist
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Needs says what a back-end lacks.
 type Needs struct {
@@ -33,13 +36,41 @@ func (n Needs) String() string {
 var clearCPUID = []string{
 	"xsaves", "xsavec", // compacted format: not what KVM_GET_XSAVE speaks
 	"xsaveopt",     // no gain when XSAVE is finished in user space
+	"smap",         // STAC and CLAC around each access to user memory would be two exits
 	"erms", "fsrm", // rep movsb and stosb cost one turn of the interpreter per byte
 }
 
-// Cmdline returns kernel parameters for a guest on such a back-end.
-func (n Needs) Cmdline() []string {
+// Cmdline returns cmdline with what a guest on such a back-end needs. The kernel
+// takes the last clearcpuid= it finds and no other, so those that are there
+// become one with ours.
+func (n Needs) Cmdline(cmdline string) string {
 	if !n.Emulation {
-		return nil
+		return cmdline
 	}
-	return []string{"clearcpuid=" + strings.Join(clearCPUID, ",")}
+	kernel, init, hasInit := strings.Cut(cmdline, " -- ")
+	kernel, features := cutParameter(kernel, "clearcpuid=")
+	for _, f := range clearCPUID {
+		if !slices.Contains(features, f) {
+			features = append(features, f)
+		}
+	}
+	out := strings.TrimSpace("clearcpuid=" + strings.Join(features, ",") + " " + kernel)
+	if hasInit {
+		out += " -- " + init
+	}
+	return out
+}
+
+// cutParameter takes every word with the prefix out of a command line and
+// returns what they list. The rest keeps its spaces, which may be in quotes.
+func cutParameter(cmdline, prefix string) (rest string, values []string) {
+	for {
+		i := strings.Index(" "+cmdline, " "+prefix)
+		if i < 0 {
+			return cmdline, values
+		}
+		word, after, _ := strings.Cut(cmdline[i:], " ")
+		values = append(values, strings.Split(word[len(prefix):], ",")...)
+		cmdline = cmdline[:i] + after
+	}
 }

@@ -254,15 +254,32 @@ func TestDebugOfGuest(t *testing.T) {
 }
 
 func TestNeeds(t *testing.T) {
-	if n := (Needs{}); n.Any() || n.String() != "nothing" || n.Cmdline() != nil {
+	if n := (Needs{}); n.Any() || n.String() != "nothing" {
 		t.Fatalf("%v", n)
 	}
-	n := Needs{Emulation: true, Syscall: true}
-	if !n.Any() || len(n.Cmdline()) != 1 || n.Cmdline()[0] != "clearcpuid=xsaves,xsavec,xsaveopt,erms,fsrm" {
-		t.Fatalf("%v", n.Cmdline())
+	if n := (Needs{Emulation: true, Syscall: true}); !n.Any() || n.String() == "nothing" {
+		t.Fatalf("%v", n)
 	}
-	if n := (Needs{Syscall: true}); n.Cmdline() != nil {
-		t.Fatalf("%v", n.Cmdline())
+}
+
+func TestCmdline(t *testing.T) {
+	const ours = "clearcpuid=xsaves,xsavec,xsaveopt,smap,erms,fsrm"
+	software := Needs{Emulation: true, Syscall: true}
+	for _, tt := range []struct {
+		needs    Needs
+		in, want string
+	}{
+		{Needs{}, "quiet clearcpuid=erms", "quiet clearcpuid=erms"},
+		{Needs{Syscall: true}, "quiet", "quiet"},
+		{software, "", ours},
+		{software, "quiet panic=-1", ours + " quiet panic=-1"},
+		{software, "quiet clearcpuid=erms,fsrm tsc=reliable", "clearcpuid=erms,fsrm,xsaves,xsavec,xsaveopt,smap quiet tsc=reliable"},
+		{software, "clearcpuid=la57 a clearcpuid=smap", "clearcpuid=la57,smap,xsaves,xsavec,xsaveopt,erms,fsrm a"},
+		{software, `x="a  b" noclearcpuid=1 -- clearcpuid=init`, ours + ` x="a  b" noclearcpuid=1 -- clearcpuid=init`},
+	} {
+		if got := tt.needs.Cmdline(tt.in); got != tt.want {
+			t.Errorf("%+v, %q:\n got %q\nwant %q", tt.needs, tt.in, got, tt.want)
+		}
 	}
 }
 
