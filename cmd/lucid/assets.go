@@ -38,6 +38,11 @@ func asset(kind, flag, config, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return installed(kind, name, exe)
+}
+
+// installed looks for a part of the guest near the program exe.
+func installed(kind, name, exe string) (string, error) {
 	var tried []string
 	for _, dir := range assetDirs {
 		path := filepath.Join(filepath.Dir(exe), dir, name)

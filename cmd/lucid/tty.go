@@ -31,10 +31,7 @@ func newTTY(size *specs.Box) (*tty, error) {
 	t := &tty{master: master}
 	t.slave, err = os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err == nil {
-		var c console.Console
-		if c, err = console.ConsoleFromFile(t.slave); err == nil {
-			err = c.SetRaw()
-		}
+		err = makeRaw(t.slave)
 	}
 	if err == nil && size != nil {
 		err = master.Resize(console.WinSize{Height: uint16(size.Height), Width: uint16(size.Width)})
@@ -44,6 +41,21 @@ func newTTY(size *specs.Box) (*tty, error) {
 		return nil, err
 	}
 	return t, nil
+}
+
+// makeRaw turns the whole line discipline off (cfmakeraw(3)): bytes pass as
+// they are. console.Console.SetRaw leaves the output half on.
+func makeRaw(f *os.File) error {
+	t, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	if err != nil {
+		return os.NewSyscallError("TCGETS", err)
+	}
+	t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
+	t.Oflag &^= unix.OPOST
+	t.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+	t.Cflag = t.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
+	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
+	return os.NewSyscallError("TCSETS", unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, t))
 }
 
 func (t *tty) closeSlave() { _ = t.slave.Close() }
