@@ -123,6 +123,17 @@ func TestKick(t *testing.T) {
 	if c.page[1] != 0 {
 		t.Fatal("the kick stays")
 	}
+	// After Close the page is not mapped: a late Kick must not touch it.
+	page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c = &VCPU{fd: -1, page: page}
+	_ = c.Close() // the descriptor is none
+	c.Kick()
+	if err := c.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Fatalf("second Close: %v", err)
+	}
 }
 
 func TestExitNames(t *testing.T) {

@@ -15,17 +15,24 @@ type VCPU struct {
 	id   int
 	page []byte // struct kvm_run and what follows it, shared with the kernel
 
-	mu  sync.Mutex
-	tid int // thread in the loop; 0 when none. Protected by mu.
+	mu     sync.Mutex
+	tid    int  // thread in the loop; 0 when none. Protected by mu.
+	closed bool // page is gone. Protected by mu.
 }
 
 // ID returns the number given to CreateVCPU, which is also the APIC id.
 func (c *VCPU) ID() int { return c.id }
 
-// Close frees the vCPU. Preconditions: nobody is in Run.
+// Close frees the vCPU. Preconditions: nobody is in Run. A Kick that comes later
+// does nothing.
 func (c *VCPU) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return os.ErrClosed
+	}
+	c.closed = true
 	err := unix.Munmap(c.page)
-	c.page = nil
 	return errors.Join(os.NewSyscallError("munmap", err), os.NewSyscallError("close", unix.Close(c.fd)))
 }
 
@@ -45,15 +52,18 @@ func (c *VCPU) Detach() {
 }
 
 // Kick makes the Run that is under way, or the next one, return ExitIntr. It
-// may be called from any goroutine at any time before Close.
+// may be called from any goroutine at any time.
 //
 // The flag alone is too late for a thread that is in the guest; the signal
 // alone is lost on a thread that is not yet there. The Go runtime handles
 // SIGURG on every thread and takes it for one of its own.
 func (c *VCPU) Kick() {
-	c.setImmediateExit(true)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.setImmediateExit(true)
 	if c.tid != 0 {
 		// ESRCH cannot happen, the thread is locked and holds on until Detach.
 		_ = unix.Tgkill(unix.Getpid(), c.tid, unix.SIGURG)

@@ -349,6 +349,28 @@ func TestKVMPausedIO(t *testing.T) {
 	}
 }
 
+// TestKVMLateStop: Stop and Stats after Close do nothing.
+func TestKVMLateStop(t *testing.T) {
+	for range 5 {
+		vm, err := New(Config{
+			KVM: testKVM(t), Memory: testMemory(t, 32<<20), VCPUs: 2, Kernel: testProgram(t, spin()),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		go cancel()
+		if _, err := vm.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := vm.Close(); err != nil {
+			t.Fatal(err)
+		}
+		vm.Stop()
+		vm.Stats()
+	}
+}
+
 func TestKVMCheck(t *testing.T) {
 	sys := testKVM(t)
 	for _, r := range sys.Missing() {

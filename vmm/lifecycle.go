@@ -82,9 +82,13 @@ func (vm *VM) setGoal(goal int32) {
 	vm.moved.Broadcast()
 }
 
-// kickAll makes every vCPU look at its goal. The goal is stored before.
+// kickAll makes every vCPU look at its goal. The goal is stored before. It may
+// come after Close: a Stop by the context does not wait for Run's return.
 func (vm *VM) kickAll() {
-	for _, v := range vm.vcpus {
+	vm.mu.Lock()
+	vcpus := vm.vcpus
+	vm.mu.Unlock()
+	for _, v := range vcpus {
 		v.cpu.Kick()
 	}
 }

@@ -15,7 +15,10 @@ type Stats struct {
 // Stats returns the counts so far. After Close the exits are gone.
 func (vm *VM) Stats() Stats {
 	s := Stats{Exits: map[string]uint64{}, Assists: map[string]uint64{}}
-	for _, v := range vm.vcpus {
+	vm.mu.Lock()
+	vcpus := vm.vcpus
+	vm.mu.Unlock()
+	for _, v := range vcpus {
 		for reason := range v.exits {
 			if n := v.exits[reason].Load(); n > 0 {
 				s.Exits[kvm.ExitReason(reason).String()] += n

@@ -184,7 +184,7 @@ func (vm *VM) createVCPUs(entry boot.Entry, leaves []kvm.CPUIDEntry) error {
 			return fmt.Errorf("vCPU %d: %w", id, err)
 		}
 		v := &vcpu{vm: vm, cpu: cpu}
-		vm.vcpus = append(vm.vcpus, v)
+		vm.vcpus = append(vm.vcpus, v) // nobody else has vm yet
 		if err := cpu.SetCPUID(topology(leaves, id, vm.cfg.VCPUs)); err != nil {
 			return fmt.Errorf("vCPU %d: %w", id, err)
 		}
@@ -198,11 +198,14 @@ func (vm *VM) createVCPUs(entry boot.Entry, leaves []kvm.CPUIDEntry) error {
 // Close frees what New made. Preconditions: Run has returned, or was never
 // called.
 func (vm *VM) Close() error {
+	vm.mu.Lock()
+	vcpus := vm.vcpus
+	vm.vcpus = nil
+	vm.mu.Unlock()
 	var errs []error
-	for _, v := range vm.vcpus {
+	for _, v := range vcpus {
 		errs = append(errs, v.cpu.Close())
 	}
-	vm.vcpus = nil
 	if vm.vm != nil {
 		errs = append(errs, vm.vm.Close())
 		vm.vm = nil
