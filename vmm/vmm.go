@@ -61,6 +61,9 @@ func New(cfg Config) (*VM, error) {
 	if err := vm.build(); err != nil {
 		return nil, errors.Join(fmt.Errorf("vmm: %w", err), vm.Close())
 	}
+	// They are in the guest. An unpacked kernel is tens of MiB that the caller
+	// may want to let go of.
+	vm.cfg.Kernel, vm.cfg.Initrd = boot.Kernel{}, nil
 	return vm, nil
 }
 
