@@ -163,8 +163,10 @@ func (b *builder) abandon() {
 		b.stdio.CloseChild()
 		b.stdio.Close()
 	}
-	if b.devpts >= 0 {
-		_ = unix.Close(b.devpts)
+	for _, fd := range []int{b.devpts, int(b.root)} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
 	}
 	_ = b.cgroup.remove()
 }
@@ -338,6 +340,7 @@ func (b *builder) pivot() error {
 		return os.NewSyscallError("fchdir", err)
 	}
 	_ = unix.Close(int(b.root))
+	b.root = -1
 	// Both directories the same: the old root is then mounted on the new
 	// one, see pivot_root(2).
 	if err := unix.PivotRoot(".", "."); err != nil {
