@@ -93,6 +93,9 @@ func (a *agent) Configure(c *wire.Configure) error {
 	return container.LoopbackUp()
 }
 
+// Sync is server.Guest's.
+func (a *agent) Sync() { unix.Sync() }
+
 // End is server.Guest's.
 func (a *agent) End() error { return boot.End() }
 

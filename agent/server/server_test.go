@@ -17,6 +17,7 @@ import (
 // fakeGuest records what the server asks of it.
 type fakeGuest struct {
 	configured chan *wire.Configure
+	synced     chan struct{}
 	ended      chan struct{}
 }
 
@@ -27,6 +28,8 @@ func (g *fakeGuest) Configure(c *wire.Configure) error {
 	g.configured <- c
 	return nil
 }
+
+func (g *fakeGuest) Sync() { close(g.synced) }
 
 func (g *fakeGuest) End() error {
 	close(g.ended)
@@ -46,7 +49,7 @@ func start(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{
 		server: server.New(), served: make(chan error, 1), events: make(chan *wire.ContainerExited, 10),
-		guest: &fakeGuest{configured: make(chan *wire.Configure, 1), ended: make(chan struct{})},
+		guest: &fakeGuest{configured: make(chan *wire.Configure, 1), synced: make(chan struct{}), ended: make(chan struct{})},
 	}
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "c"))
 	if err != nil {
@@ -117,11 +120,17 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// The reply to Shutdown is on its way before the guest ends.
+// The guest's dirty pages are written back before the reply to Shutdown, and the
+// guest ends after it.
 func TestShutdown(t *testing.T) {
 	f := start(t)
 	if err := f.call(wire.MethodShutdown, nil, nil); err != nil {
 		t.Fatal(err)
+	}
+	select {
+	case <-f.guest.synced:
+	default:
+		t.Error("the reply came before the sync")
 	}
 	select {
 	case <-f.guest.ended:

@@ -79,8 +79,10 @@ func decode[P any](raw json.RawMessage) (*P, error) {
 	return p, nil
 }
 
-// shutdown ends the VM once the reply is out.
+// shutdown writes back what the guest has in memory of the host's files, and
+// ends the VM once the reply is out.
 func (s *Server) shutdown(json.RawMessage) (any, func(), error) {
+	s.cfg.Guest.Sync()
 	return nil, func() {
 		if err := s.cfg.Guest.End(); err != nil {
 			s.debug("shutdown:", err.Error())

@@ -35,7 +35,7 @@ const (
 	MethodPids            = "Pids"            // Pids → PidsResult
 	MethodUpdate          = "Update"          // Update → nothing
 	MethodDeleteContainer = "DeleteContainer" // DeleteContainer → nothing
-	MethodShutdown        = "Shutdown"        // nothing → nothing; the guest then reboots
+	MethodShutdown        = "Shutdown"        // nothing → nothing; files are written back by then, and the guest ends
 )
 
 // Methods of events, which the agent sends with id 0.
