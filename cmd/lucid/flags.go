@@ -30,12 +30,15 @@ func globalFlags() []cli.Flag {
 	}
 }
 
+// systemRoot is root's --root.
+const systemRoot = "/run/lucid"
+
 // defaultRoot follows runc: XDG_RUNTIME_DIR only for those who are not root.
 func defaultRoot() string {
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
 		return filepath.Join(dir, "lucid")
 	}
-	return "/run/lucid"
+	return systemRoot
 }
 
 // before looks at the global flags, before any command runs.
@@ -54,6 +57,13 @@ func (a *app) before(ctx context.Context, cmd *cli.Command) (context.Context, er
 	}
 	if a.root == "/" {
 		return ctx, errors.New("option --root argument should not be set to /")
+	}
+	if !cmd.IsSet("root") && a.root != systemRoot {
+		// The XDG specification lets files without the sticky bit be removed
+		// when they are old.
+		if err := errors.Join(os.MkdirAll(a.root, 0o700), os.Chmod(a.root, 0o700|os.ModeSticky)); err != nil {
+			return ctx, fmt.Errorf("$XDG_RUNTIME_DIR must be writable: %w", err)
+		}
 	}
 	if t := cmd.String("transport"); t != "" && t != "vsock" && t != "serial" {
 		return ctx, fmt.Errorf("--transport: %q is neither vsock nor serial", t)

@@ -178,6 +178,10 @@ func (s *session) runDetached(ctx context.Context) error {
 func (s *session) runForeground(ctx context.Context, keep bool) (int, error) {
 	creating, stop := interruptible(ctx)
 	c, err := s.create(creating)
+	// Before the other watch ends: no signal is to fall in between.
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals)
+	defer signal.Stop(signals)
 	stop()
 	if err != nil {
 		return 0, err
@@ -185,9 +189,6 @@ func (s *session) runForeground(ctx context.Context, keep bool) (int, error) {
 	if !keep {
 		defer s.discard(c)
 	}
-	signals := make(chan os.Signal, 64)
-	signal.Notify(signals)
-	defer signal.Stop(signals)
 	if s.tty != nil {
 		if err := s.tty.attach(); err != nil {
 			s.discard(c)

@@ -42,7 +42,8 @@ func (a *app) specCommand() *cli.Command {
 func writeNew(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("File %s exists. Remove it first", oci.ConfigFile) //nolint:staticcheck // runc's words
+		//lint:ignore ST1005 runc's words
+		return fmt.Errorf("File %s exists. Remove it first", oci.ConfigFile)
 	}
 	if err != nil {
 		return err

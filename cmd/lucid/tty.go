@@ -45,7 +45,7 @@ func newTTY(size *specs.Box) (*tty, error) {
 
 // makeRaw turns the whole line discipline off (cfmakeraw(3)): bytes pass as
 // they are. console.Console.SetRaw leaves the output half on.
-func makeRaw(f *os.File) error {
+func makeRaw(f namedFile) error {
 	t, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	if err != nil {
 		return os.NewSyscallError("TCGETS", err)
@@ -70,7 +70,11 @@ func (t *tty) attach() error {
 		}
 	}
 	if t.host != nil {
+		// For Reset, which knows the settings from before.
 		if err := t.host.SetRaw(); err != nil {
+			return err
+		}
+		if err := makeRaw(t.host); err != nil {
 			return err
 		}
 		t.resize()

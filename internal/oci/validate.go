@@ -180,7 +180,8 @@ func checkHooks(h *specs.Hooks) error {
 		name string
 		of   []specs.Hook
 	}{
-		{"prestart", h.Prestart}, //nolint:staticcheck // docker up to 27 still uses it
+		//lint:ignore SA1019 docker up to 27 still uses it
+		{"prestart", h.Prestart},
 		{"createRuntime", h.CreateRuntime},
 		{"poststart", h.Poststart},
 		{"poststop", h.Poststop},

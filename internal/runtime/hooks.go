@@ -85,7 +85,7 @@ func (c *Container) hooksCreate() error {
 	if h == nil {
 		return nil
 	}
-	//nolint:staticcheck // prestart is deprecated, and docker up to 27 uses it
+	//lint:ignore SA1019 docker up to 27 still uses it
 	if err := runAll("prestart", h.Prestart, &c.rec, Creating); err != nil {
 		return err
 	}
