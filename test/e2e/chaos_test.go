@@ -39,7 +39,7 @@ func leftovers(t *testing.T) map[string]int {
 		t.Fatal(err)
 	}
 	count["states"] = len(states)
-	for _, d := range []string{"/tmp", "/run"} {
+	for _, d := range []string{os.TempDir(), "/run"} {
 		entries, err := os.ReadDir(d)
 		must(t, err)
 		count[d] = len(entries)

@@ -24,6 +24,7 @@ func TestRealErrors(t *testing.T) {
 		config string   // config.json, when it is not the usual one
 		flags  []string // of run
 		no     string   // a file of the bundle that is taken away
+		root   string   // root.path
 		args   []string
 		want   []string
 	}{
@@ -32,7 +33,8 @@ func TestRealErrors(t *testing.T) {
 		{name: "broken JSON", config: `{"ociVersion": "1.0.2",`, want: []string{"config.json"}},
 		{name: "wrong type", config: `{"ociVersion": "1.0.2", "process": {"args": "sh"}}`, want: []string{"process.args"}},
 		{name: "no args", args: []string{}, want: []string{"args"}},
-		{name: "missing rootfs", no: "rootfs", want: []string{"rootfs"}},
+		{name: "missing rootfs", root: "no-rootfs", want: []string{"no-rootfs"}},
+		{name: "rootfs is a file", root: "config.json", want: []string{"config.json"}},
 		{name: "no such program", args: []string{"no-such-program"}, want: []string{`exec: "no-such-program": executable file not found in $PATH`}},
 		{name: "kernel missing", flags: []string{"--kernel", "/no/kernel"}, want: []string{"/no/kernel"}},
 		{name: "kernel is text", flags: []string{"--kernel", text}, want: []string{text}},
@@ -43,13 +45,15 @@ func TestRealErrors(t *testing.T) {
 			if c.args != nil {
 				b.spec.Process.Args = c.args
 			}
+			if c.root != "" {
+				b.spec.Root.Path = c.root
+			}
 			b.write()
 			if c.config != "" {
 				must(t, os.WriteFile(filepath.Join(b.dir, "config.json"), []byte(c.config), 0o644))
 			}
 			if c.no != "" {
-				must(t, os.Rename(filepath.Join(b.dir, c.no), filepath.Join(b.dir, c.no+".away")))
-				t.Cleanup(func() { _ = os.Rename(filepath.Join(b.dir, c.no+".away"), filepath.Join(b.dir, c.no)) })
+				must(t, os.Remove(filepath.Join(b.dir, c.no)))
 			}
 			flags := c.flags
 			if len(flags) == 0 || flags[0] != "--bundle" {
