@@ -169,8 +169,9 @@ func (c *Config) compile(ctx context.Context, entry string) error {
 	}
 	fmt.Fprintf(c.Log, "kernel: unpacking %s\n", c.Source)
 	if err := run(ctx, work, "tar", "-x", "-f", c.Source, "-C", tree, "--strip-components=1",
-		// Nothing of these is compiled for this configuration, and no Kconfig file is in them.
-		"--exclude=*/Documentation/*", "--exclude=*/tools/testing/*", "--exclude=*/arch/*/boot/dts/*", "--exclude=*/drivers/gpu/drm/amd/include/*"); err != nil {
+		// Nothing of these is compiled for this configuration, and no Kconfig file is in them
+		// (Documentation/Kconfig, which is read, is one level up).
+		"--exclude=*/Documentation/*/*", "--exclude=*/tools/testing/*", "--exclude=*/arch/*/boot/dts/*", "--exclude=*/drivers/gpu/drm/amd/include/*"); err != nil {
 		return err
 	}
 	if err := c.configure(ctx, tree); err != nil {
