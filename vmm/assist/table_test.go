@@ -81,6 +81,8 @@ var instCases = []instCase{
 		}, rax(2)},
 	{"popcnt", []byte{0xf3, 0x48, 0x0f, 0xb8, 0x05, 0xf0, 0xff, 0x00, 0x00}, // popcnt 0xfff0(%rip), %rax
 		func(f *fixture) { f.put64(fakeCode+9+0xfff0-1, 0); f.put(fakeCode+9+0xfff0, 7) }, rax(3)},
+	{"popcnt", []byte{0xf3, 0x48, 0x0f, 0xb8, 0x04, 0x24}, // popcnt (%rsp), %rax: a SIB byte without an index
+		func(f *fixture) { f.cpu.regs.RSP = fakeData; f.put64(fakeData, 0xff) }, rax(8)},
 	{"tzcnt", []byte{0xf3, 0x48, 0x0f, 0xbc, 0xc3}, setRegs(kvm.Regs{RBX: 0x100}), both(rax(8), flags(flagCF|flagZF, 0))},
 	{"tzcnt", []byte{0xf3, 0x0f, 0xbc, 0xc3}, setRegs(kvm.Regs{RBX: 1 << 40}), both(rax(32), flags(flagCF|flagZF, flagCF))},
 	{"lzcnt", []byte{0xf3, 0x0f, 0xbd, 0xc3}, setRegs(kvm.Regs{RBX: 1 << 31}), both(rax(0), flags(flagCF|flagZF, flagZF))},

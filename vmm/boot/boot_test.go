@@ -254,6 +254,10 @@ func TestOpenRefuses(t *testing.T) {
 		{"in the hole", edit(func(f *elfFile) { le.PutUint64(f.progs[0][24:], 3<<30) }), "outside 1 MiB"},
 		{"wraps", edit(func(f *elfFile) { le.PutUint64(f.progs[0][40:], ^uint64(0)-0x100000) }), "outside 1 MiB"},
 		{"file larger than memory", edit(func(f *elfFile) { le.PutUint64(f.progs[0][40:], 0x10) }), "more bytes in the file"},
+		{"segment longer than the file", edit(func(f *elfFile) {
+			le.PutUint64(f.progs[0][32:], 1<<20)
+			le.PutUint64(f.progs[0][40:], 1<<20)
+		}), "segment at 0x1000000 ends beyond"},
 		{"offset wraps", edit(func(f *elfFile) { le.PutUint64(f.progs[0][8:], ^uint64(0)) }), "truncated"},
 		{"overlap", edit(func(f *elfFile) { f.progs = append(f.progs, f.progs[0]) }), "overlap"},
 		{"entry outside", edit(func(f *elfFile) { le.PutUint32(f.body[len(f.body)-4:], 0x5000000) }), "in no segment"},
