@@ -12,7 +12,7 @@ import (
 // maxFixed is the longest message whose body is copied: all but the payload of
 // Twrite. The longest legitimate one is a Twalk or Trenameat of some 4 KiB or a
 // Tsymlink with a target of PATH_MAX.
-const maxFixed = 16 << 10
+const maxFixed = 8 << 10
 
 // Request is one T-message on its way.
 //
