@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/lucid-containers/lucid/internal/control"
@@ -22,6 +24,9 @@ func sandboxEnv() []string {
 // status.
 func sandboxMain() int {
 	child, err := control.Inherit()
+	if errors.Is(err, io.EOF) {
+		return 1 // the creator was killed: there is nobody to tell
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "lucid:", err)
 		return 1

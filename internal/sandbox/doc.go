@@ -15,6 +15,8 @@
 //	signals.go    signals that this process gets
 //	guestlog.go   what the guest's kernel prints
 //	timeline.go   marks and counters
+//	loglimit.go   how much a guest can make us log
+//	memory.go     giving memory back after the start
 //
 // # How it ends
 //

@@ -56,7 +56,7 @@ type vmEnd struct {
 func Main(child *control.Child, log *slog.Logger) int {
 	signals := catchSignals()
 	s := &sandbox{
-		child: child, log: log.With("container", child.Launch.ID),
+		child: child, log: limitLog(log).With("container", child.Launch.ID),
 		times: newTimeline(child.Launch.Spawned), vmEnded: make(chan vmEnd, 1),
 	}
 	// The creator died before it had recorded the container: nobody would
@@ -216,7 +216,8 @@ func (s *sandbox) wait() int {
 		// The exit may have been on its way.
 		select {
 		case x := <-s.c.ended:
-			return status(x)
+			s.vmEnded <- end
+			return s.settle(x)
 		case code := <-s.c.aborted:
 			return code
 		default:

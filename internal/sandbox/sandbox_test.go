@@ -352,3 +352,30 @@ func TestTimeline(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestExitThenVMEnds: both come at once; the exit status and the output count.
+func TestExitThenVMEnds(t *testing.T) {
+	for range 4 { // select chooses at random
+		r := newRig(t, map[string]func(json.RawMessage) (any, *wire.Error){
+			// A guest that is gone does not answer.
+			wire.MethodShutdown: func(json.RawMessage) (any, *wire.Error) { select {} },
+		})
+		mustControl(t, r, control.MethodStart, nil)
+		r.agent.exited("c1", 6, 0, 0)
+		eventually(t, func() bool { return len(r.c.ended) == 1 })
+		r.vmEnded <- vmEnd{vmm.Exit{Reason: vmm.ReasonReset}, nil}
+		begin := time.Now()
+		if code := r.exit(t); code != 6 || time.Since(begin) > 10*time.Second {
+			t.Fatalf("exit status %d after %v", code, time.Since(begin))
+		}
+	}
+}
+
+func eventually(t *testing.T, ok func() bool) {
+	t.Helper()
+	for begin := time.Now(); !ok(); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 20*time.Second {
+			t.Fatal("not within 20 s")
+		}
+	}
+}
