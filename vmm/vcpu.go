@@ -76,29 +76,20 @@ func (v *vcpu) running() state {
 		}
 	}
 	for {
-		again, ok := v.step()
+		kicked, ok := v.step()
 		if !ok {
 			return nil
 		}
-		if again {
+		if kicked {
 			return v.running
 		}
 	}
 }
 
-// parked waits for another goal. First it lets KVM finish the I/O of the last
-// exit, so that the registers are those after the instruction.
+// parked waits for another goal. The way here is always a KVM_RUN that returned
+// for a kick, and KVM finishes the I/O of the last exit before it looks at the
+// kick: the registers are those after the instruction, good for a snapshot.
 func (v *vcpu) parked() state {
-	for {
-		v.cpu.ArmKick()
-		again, ok := v.step()
-		if !ok {
-			return nil
-		}
-		if again {
-			break
-		}
-	}
 	vm := v.vm
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
