@@ -30,6 +30,8 @@ func FuzzELF(f *testing.F) {
 }
 
 func FuzzBzImage(f *testing.F) {
+	defer func(n int) { firstBuffer = n }(firstBuffer)
+	firstBuffer = 1 << 16
 	elf := newELF().bytes()
 	f.Add(bzImage(packGzip(f, elf)))
 	f.Add(bzImage(packLZ4(f, elf)))
