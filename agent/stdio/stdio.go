@@ -126,9 +126,13 @@ func (s *Stdio) Drain(limit time.Duration) (stdout, stderr uint64) {
 	return stdout, stderr
 }
 
-// CloseStdin gives the process EOF. A terminal has no end of its own: it stays.
+// CloseStdin gives the process EOF. A terminal hangs up: the host asks for that
+// when its own has gone. The end of the stream alone leaves a terminal be.
 func (s *Stdio) CloseStdin() {
-	if s.in != nil && s.pty == nil {
+	switch {
+	case s.pty != nil:
+		_ = s.pty.Master.Close()
+	case s.in != nil:
 		s.in.close()
 	}
 }

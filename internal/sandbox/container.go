@@ -135,6 +135,7 @@ func (c *container) create(ctx context.Context, streams wire.Expecter, files *st
 	if err := files.connect(ctx); err != nil {
 		return err
 	}
+	files.onHangup = c.hangUp
 	c.io = files
 	c.setState(control.StateCreated)
 	c.times.now(control.MarkCreated)
@@ -219,6 +220,16 @@ func (c *container) kill(ctx context.Context, sig unix.Signal) error {
 		return nil
 	}
 	return guestError(err)
+}
+
+// hangUp ends the container's terminal because the host's has gone. The
+// guest's kernel then does what a kernel does: SIGHUP, and EIO for readers.
+func (c *container) hangUp() {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	if err := c.client.Call(ctx, wire.MethodCloseStdin, &wire.CloseStdin{ID: c.id}, nil); err != nil {
+		c.log.Debug("hang up", "err", err)
+	}
 }
 
 // abort ends the process with a code, without the guest's help.

@@ -274,6 +274,7 @@ func (s *sandbox) writeTimeline() {
 	if err := s.times.write(s.child.StateDir, stats.Exits, stats.Assists); err != nil {
 		s.log.Debug("timeline", "err", err)
 	}
+	s.log.Debug("timeline so far", "exits", stats.Exits, "assists", stats.Assists)
 }
 
 // asError keeps what an error says and gives it a kind.

@@ -11,8 +11,6 @@ package sandbox
 
 import (
 	"context"
-	"errors"
-	"io"
 	"os"
 	"sync"
 
@@ -30,6 +28,7 @@ type stdio struct {
 	terminal bool
 	in       *end
 	out      [2]*end // stdout, stderr
+	onHangup func()  // the host's terminal has gone; set before start
 }
 
 // end is one of them. A nil end is /dev/null.
@@ -118,7 +117,7 @@ func (s *stdio) connect(ctx context.Context) error {
 // never started.
 func (s *stdio) start() {
 	if s.in != nil {
-		go s.in.routineIn(s.terminal)
+		go s.routineIn()
 	}
 	for _, e := range s.out {
 		if e != nil {
@@ -129,8 +128,8 @@ func (s *stdio) start() {
 
 // routineIn copies fd 0 to the guest. It ends with the process: a read from a
 // pipe or terminal cannot be called off.
-func (e *end) routineIn(terminal bool) {
-	buf := make([]byte, copySize)
+func (s *stdio) routineIn() {
+	e, buf := s.in, make([]byte, copySize)
 	for {
 		n, err := e.file.Read(buf)
 		if n > 0 {
@@ -138,12 +137,14 @@ func (e *end) routineIn(terminal bool) {
 				return // the container does not read any more
 			}
 		}
-		if err != nil {
-			// A terminal that hangs up sends SIGHUP, which is forwarded; its
-			// input does not just end.
-			if !terminal || errors.Is(err, io.EOF) {
-				_ = e.stream.CloseWrite()
-			}
+		switch {
+		case err == nil:
+		case s.terminal:
+			// A raw terminal has no end: nobody holds the other side.
+			s.onHangup()
+			return
+		default:
+			_ = e.stream.CloseWrite()
 			return
 		}
 	}

@@ -142,7 +142,7 @@ type ResizeTTY struct {
 }
 
 // CloseStdin closes a process's standard input, as the end of its stdin stream
-// does.
+// does. A terminal hangs up.
 type CloseStdin struct {
 	ID     string `json:"id"`
 	ExecID string `json:"execID,omitempty"`
