@@ -113,6 +113,12 @@ func newFiles(plan *oci.Plan, log *slog.Logger) (*p9server.Server, error) {
 	return s, nil
 }
 
+// session is a 9P session as the device sees it.
+type session struct{ *p9server.Session }
+
+// Accept implements ninep.Session.
+func (s session) Accept(req [][]byte) ninep.Request { return s.Session.Accept(req) }
+
 func export(e oci.Export) p9server.Export {
 	return p9server.Export{Name: e.Name, Root: e.Path, ReadOnly: e.ReadOnly}
 }
@@ -129,7 +135,7 @@ func (m *machine) devices(mem *guestmem.Memory, plan *oci.Plan, files *p9server.
 		return nil, err
 	}
 	share, err := ninep.New(ninep.Config{
-		Tag: wire.ShareTag, NewSession: func() ninep.Session { return files.NewSession() },
+		Tag: wire.ShareTag, NewSession: func() ninep.Session { return session{files.NewSession()} },
 	})
 	if err != nil {
 		return nil, err

@@ -10,10 +10,12 @@ import (
 
 type constSession struct{}
 
-func (constSession) Handle(_, reply [][]byte) int {
+func (constSession) Accept([][]byte) Request { return constSession{} }
+func (constSession) Close()                  {}
+func (constSession) Done()                   {}
+func (constSession) Serve(reply [][]byte) int {
 	return copy(reply[0], "\x07\x00\x00\x00\x79\x01\x00")
 }
-func (constSession) Close() {}
 
 // benchRun is a run without a transport: kicks are an eventfd as in a VM, and
 // interrupts wake the benchmark as irqfd wakes a vCPU.
@@ -83,7 +85,7 @@ func BenchmarkHandle(b *testing.B) {
 		if err != nil || c == nil {
 			b.Fatalf("Pop = %v, %v", c, err)
 		}
-		if leader, err := r.handleInline(c); !leader || err != nil {
+		if leader, err := r.handleInline(r.accept(c)); !leader || err != nil {
 			b.Fatal(err)
 		}
 		q.Offer(head)

@@ -7,7 +7,7 @@
 // in the writable part. Both go to the Session as views of guest memory, so that
 // file data moves between disk and guest without a copy.
 //
-// Threads: run.go tells who handles what. Session.Handle is called by up to
+// Threads: run.go tells who handles what. Requests are served by up to
 // Config.Workers goroutines at once. A request that no host can interrupt (a
 // read from a dead network disk) holds up Reset, because it may still write to
 // guest pages: the device must not say that it has stopped before it has. The
@@ -16,7 +16,7 @@
 //
 //	dev, err := ninep.New(ninep.Config{
 //		Tag:        "lucid",
-//		NewSession: func() ninep.Session { return server.NewSession() },
+//		NewSession: func() ninep.Session { return session{server.NewSession()} },
 //	})
 package ninep
 
@@ -46,19 +46,28 @@ const (
 // Session serves the requests of one activation of the device. It is the
 // device's view of a 9P server.
 type Session interface {
-	// Handle serves one request and returns how many bytes it wrote into
-	// reply; 0 drops the request. Both alias guest memory, which may change at
-	// any time. They are not used after Handle returns.
-	Handle(req, reply [][]byte) (n int)
-	// Close frees what the session holds. No Handle runs then.
+	// Accept takes a request, in the order in which the guest sent them: a
+	// Tflush must find the request that it is about. req aliases guest memory,
+	// which may change at any time, until Serve returns.
+	Accept(req [][]byte) Request
+	// Close frees what the session holds. No request is under way then.
 	Close()
+}
+
+// Request is one that was accepted. Each method is called once, Serve by any
+// worker, Done after the guest can see the reply.
+type Request interface {
+	// Serve does it and returns how many bytes it wrote into reply, which
+	// aliases guest memory; 0 drops the request.
+	Serve(reply [][]byte) (n int)
+	Done()
 }
 
 // Config is what New needs.
 type Config struct {
 	Tag        string         // what the guest mounts by, 1 to 128 bytes
 	NewSession func() Session // called at each activation
-	Workers    int            // concurrent Handle calls; 0: DefaultWorkers
+	Workers    int            // concurrent Serve calls; 0: DefaultWorkers
 }
 
 // Device is one 9P device.

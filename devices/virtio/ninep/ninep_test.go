@@ -21,17 +21,33 @@ type fake struct {
 	running, most, closed atomic.Int32
 }
 
-func (f *fake) Handle(req, reply [][]byte) int {
+func (f *fake) Accept(req [][]byte) Request { return &fakeRequest{f: f, req: req} }
+
+type fakeRequest struct {
+	f    *fake
+	req  [][]byte
+	done bool
+}
+
+func (r *fakeRequest) Serve(reply [][]byte) int {
+	f := r.f
 	n := f.running.Add(1)
 	for m := f.most.Load(); n > m && !f.most.CompareAndSwap(m, n); m = f.most.Load() {
 	}
 	defer f.running.Add(-1)
-	return f.handle(req, reply)
+	return f.handle(r.req, reply)
+}
+
+func (r *fakeRequest) Done() {
+	if r.done {
+		panic("Done twice")
+	}
+	r.done = true
 }
 
 func (f *fake) Close() {
 	if f.running.Load() != 0 {
-		panic("Close while Handle runs")
+		panic("Close while Serve runs")
 	}
 	f.closed.Add(1)
 }

@@ -17,11 +17,11 @@ import (
 // Among up to `workers` equal goroutines one is the leader: it alone waits for
 // kicks and pops.
 //
-//  1. kick → the leader pops a chain.
+//  1. kick → the leader pops a chain and has the session accept it.
 //  2. If more chains are pending it hands this one to another goroutine and pops
 //     on. The last one it handles itself: a guest that has one request in flight
 //     (the common case) is served by one goroutine, without a hop.
-//  3. Handle → Push → Notify, in the order of completion.
+//  3. Serve → Push → Notify → Done, in the order of completion.
 //  4. While the leader handles, nobody pops. If that lasts longer than patience
 //     (a slow disk), the monitor makes another goroutine the leader; the old one
 //     finds out when its request is done and becomes a worker.
@@ -31,6 +31,12 @@ import (
 // patience is how long a request may keep the others waiting, at most twice.
 const patience = time.Millisecond
 
+// job is a chain on its way. req is nil for one that can be no request.
+type job struct {
+	c   *virtq.Chain
+	req Request
+}
+
 // run is the device between Activate and Reset.
 type run struct {
 	q       *virtq.Queue
@@ -38,9 +44,9 @@ type run struct {
 	workers int
 	fail    func(error)
 
-	work chan *virtq.Chain // unbuffered: a send succeeds only if somebody is idle
-	lead chan struct{}     // capacity 1: the leadership, when nobody has it
-	done chan struct{}     // closed by stop
+	work chan job      // unbuffered: a send succeeds only if somebody is idle
+	lead chan struct{} // capacity 1: the leadership, when nobody has it
+	done chan struct{} // closed by stop
 
 	// inline is 2*seq+1 while the leader handles request number seq, and even
 	// otherwise. Who changes it from odd to even by compare-and-swap has the
@@ -63,12 +69,12 @@ type run struct {
 func startRun(q *virtq.Queue, sess Session, workers int, fail func(error)) *run {
 	r := &run{
 		q: q, sess: sess, workers: workers, fail: fail,
-		work: make(chan *virtq.Chain), lead: make(chan struct{}, 1), done: make(chan struct{}),
+		work: make(chan job), lead: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	r.timer = time.AfterFunc(time.Hour, r.monitor)
 	r.timer.Stop()
 	r.lead <- struct{}{}
-	r.spawn(nil)
+	r.spawn(job{})
 	return r
 }
 
@@ -85,19 +91,19 @@ func (r *run) stop() {
 	r.sess.Close()
 }
 
-// spawn adds a goroutine that begins with c, if there may be one more.
-func (r *run) spawn(c *virtq.Chain) bool {
+// spawn adds a goroutine that begins with j (none if zero), if there may be one more.
+func (r *run) spawn(j job) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopped || r.spawned == r.workers {
 		return false
 	}
 	r.spawned++
-	r.wg.Go(func() { r.routineWorker(c) })
+	r.wg.Go(func() { r.routineWorker(j) })
 	return true
 }
 
-func (r *run) routineWorker(c *virtq.Chain) {
+func (r *run) routineWorker(j job) {
 	defer func() {
 		if v := recover(); v != nil {
 			r.q.Stop()
@@ -105,15 +111,15 @@ func (r *run) routineWorker(c *virtq.Chain) {
 		}
 	}()
 	var err error
-	if c != nil {
-		err = r.handle(c)
+	if j.c != nil {
+		err = r.handle(j)
 	}
 	for err == nil {
 		r.idle.Add(1)
 		select {
-		case c := <-r.work:
+		case j := <-r.work:
 			r.idle.Add(-1)
-			err = r.handle(c)
+			err = r.handle(j)
 		case <-r.lead:
 			r.idle.Add(-1)
 			err = r.leadQueue()
@@ -145,10 +151,11 @@ func (r *run) leadQueue() error {
 			if err != nil {
 				return err
 			}
-			if more && r.dispatch(c) {
+			j := r.accept(c)
+			if more && r.dispatch(j) {
 				continue
 			}
-			leader, err := r.handleInline(c)
+			leader, err := r.handleInline(j)
 			if !leader || err != nil {
 				return err
 			}
@@ -162,37 +169,47 @@ func (r *run) leadQueue() error {
 	}
 }
 
-// dispatch hands c to another goroutine if one is idle or may be started.
-func (r *run) dispatch(c *virtq.Chain) bool {
+// accept makes a job of a chain. A chain without room for a reply, or without
+// anything to read, is no request: it goes back as it is.
+func (r *run) accept(c *virtq.Chain) job {
+	if len(c.Readable()) == 0 || len(c.Writable()) == 0 {
+		return job{c: c}
+	}
+	return job{c, r.sess.Accept(c.Readable())}
+}
+
+// dispatch hands j to another goroutine if one is idle or may be started.
+func (r *run) dispatch(j job) bool {
 	select {
-	case r.work <- c:
+	case r.work <- j:
 		return true
 	default:
-		return r.spawn(c)
+		return r.spawn(j)
 	}
 }
 
-// handleInline handles c as the leader and says whether it still is.
-func (r *run) handleInline(c *virtq.Chain) (leader bool, err error) {
+// handleInline handles j as the leader and says whether it still is.
+func (r *run) handleInline(j job) (leader bool, err error) {
 	r.seq++
 	busy := 2*r.seq + 1
 	r.inline.Store(busy)
 	if !r.armed.Load() { // after the store: the monitor looks in the other order
 		r.arm()
 	}
-	err = r.handle(c)
+	err = r.handle(j)
 	return r.inline.CompareAndSwap(busy, busy-1), err
 }
 
-func (r *run) handle(c *virtq.Chain) error {
+func (r *run) handle(j job) error {
 	n := 0
-	if len(c.Readable()) > 0 && len(c.Writable()) > 0 {
-		n = r.sess.Handle(c.Readable(), c.Writable())
+	if j.req != nil {
+		defer j.req.Done()
+		n = j.req.Serve(j.c.Writable())
 	}
 	if n < 0 || n > math.MaxUint32 {
 		return fmt.Errorf("%w: session wrote %d", virtq.ErrWritten, n)
 	}
-	if err := r.q.Push(c, uint32(n)); err != nil {
+	if err := r.q.Push(j.c, uint32(n)); err != nil {
 		return err
 	}
 	r.q.Notify()
@@ -230,7 +247,7 @@ func (r *run) monitor() {
 // promote takes the leadership from a goroutine stuck in request busy and offers
 // it to another. It returns false if there is none: the guest waits then.
 func (r *run) promote(busy uint64) bool {
-	if r.idle.Load() == 0 && !r.spawn(nil) {
+	if r.idle.Load() == 0 && !r.spawn(job{}) {
 		return false
 	}
 	if r.inline.CompareAndSwap(busy, busy-1) {
