@@ -12,6 +12,9 @@ import (
 // good order.
 var ErrClosed = errors.New("wire: connection closed")
 
+// maxHello bounds the parameters of a Hello, in bytes.
+const maxHello = 4 << 10
+
 // Event is something that the agent says unasked.
 type Event struct {
 	Method string
@@ -38,6 +41,10 @@ type Client struct {
 	done chan struct{} // closed when the reader has ended
 	err  error         // why; by the reader, before it closes done
 
+	// writing holds a token while a frame is written. A guest that does not
+	// read keeps one writer, and the others give up with their callers.
+	writing chan struct{}
+
 	mu      sync.Mutex
 	lastID  uint64                 // protected by mu
 	pending map[uint64]chan *Frame // protected by mu; each has room for one
@@ -52,6 +59,7 @@ func NewClient(rw io.ReadWriteCloser, onEvent func(Event)) *Client {
 		onEvent: onEvent,
 		helloCh: make(chan struct{}),
 		done:    make(chan struct{}),
+		writing: make(chan struct{}, 1),
 		pending: make(map[uint64]chan *Frame),
 	}
 	go c.RoutineRead()
@@ -82,6 +90,13 @@ func (c *Client) Call(ctx context.Context, method string, params, result any) er
 		}
 		f.Params = b
 	}
+	select {
+	case c.writing <- struct{}{}:
+	case <-c.done:
+		return c.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	ch := make(chan *Frame, 1)
 	c.mu.Lock()
 	c.lastID++
@@ -93,7 +108,11 @@ func (c *Client) Call(ctx context.Context, method string, params, result any) er
 	// The write can block for as long as the guest does not read, so it
 	// may not hold up a caller whose context has ended.
 	wrote := make(chan error, 1)
-	go func() { wrote <- c.conn.WriteFrame(f) }()
+	go func() {
+		err := c.conn.WriteFrame(f)
+		<-c.writing
+		wrote <- err
+	}()
 	for {
 		select {
 		case err := <-wrote:
@@ -208,6 +227,9 @@ func (c *Client) take(f *Frame) error {
 func (c *Client) takeHello(f *Frame) error {
 	if f.ID != 0 || f.Method != EventHello {
 		return protocolError("first frame is not Hello")
+	}
+	if len(f.Params) > maxHello {
+		return protocolError("Hello is too long") // it is kept
 	}
 	h := new(Hello)
 	if err := json.Unmarshal(f.Params, h); err != nil {

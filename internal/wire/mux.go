@@ -53,8 +53,11 @@ type Mux struct {
 	writeMu sync.Mutex
 	out     []byte // protected by writeMu; one frame
 
-	mu      sync.Mutex // before muxStream.mu
-	streams map[uint64]*muxStream
+	mu        sync.Mutex // before muxStream.mu
+	streams   map[uint64]*muxStream
+	resets    []uint64       // ids of streams whose muxReset is due
+	resetting bool           // RoutineResets runs
+	wg        sync.WaitGroup // RoutineResets
 }
 
 // NewMux returns a Mux on rw, which it owns, and begins to read.
@@ -68,6 +71,7 @@ func NewMux(rw io.ReadWriteCloser) *Mux {
 func (m *Mux) Close() error {
 	err := m.rw.Close()
 	<-m.done
+	m.wg.Wait()
 	return err
 }
 
@@ -150,6 +154,40 @@ func (m *Mux) send(id uint64, kind uint32, data []byte, n uint32) error {
 	m.out = append(b, data...)
 	_, err := m.rw.Write(m.out)
 	return err
+}
+
+// reset tells the peer that a stream is over. It does not wait: a Close must not
+// hang because the peer does not read.
+func (m *Mux) reset(id uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-m.done:
+		return
+	default:
+	}
+	m.resets = append(m.resets, id)
+	if !m.resetting {
+		m.resetting = true
+		m.wg.Go(m.RoutineResets)
+	}
+}
+
+// RoutineResets sends the resets that are due. Close of the Mux waits for it.
+func (m *Mux) RoutineResets() {
+	for {
+		m.mu.Lock()
+		if len(m.resets) == 0 {
+			m.resetting = false
+			m.mu.Unlock()
+			return
+		}
+		id := m.resets[0]
+		m.resets = m.resets[1:]
+		m.mu.Unlock()
+		// An error is the end of the channel, and of all streams.
+		_ = m.send(id, muxReset, nil, 0)
+	}
 }
 
 // RoutineRead takes frames until the channel ends; Close waits for it. It

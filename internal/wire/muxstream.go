@@ -148,10 +148,10 @@ func (s *muxStream) Close() error {
 	s.changed.Broadcast()
 	s.mu.Unlock()
 	s.mux.remove(s)
-	if over || whole {
-		return nil
+	if !over && !whole {
+		s.mux.reset(s.id)
 	}
-	return s.mux.send(s.id, muxReset, nil, 0)
+	return nil
 }
 
 // fail ends the stream from outside. What has arrived can still be read.

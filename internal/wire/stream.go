@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -114,12 +115,18 @@ func (e *Expected) Cancel() {
 // opens connections and says nothing cannot keep the agent out for good.
 const maxHandshakes = 64
 
+// handshakeTime is how long a connection may take to send its id, which an
+// agent sends as soon as it is connected. One that is silent holds a part of the
+// device's buffer.
+const handshakeTime = 10 * time.Second
+
 // Listener gives each connection that begins with an expected id to whoever
 // expects it.
 type Listener struct {
-	accept func() (Stream, error)
-	done   chan struct{} // closed when accept has failed
-	err    error         // before done is closed
+	accept   func() (Stream, error)
+	patience time.Duration // handshakeTime, but in tests
+	done     chan struct{} // closed when accept has failed
+	err      error         // before done is closed
 
 	mu      sync.Mutex
 	waiting map[uint64]*Expected // protected by mu
@@ -140,11 +147,16 @@ type Listener struct {
 //
 // To end it close l and call Wait.
 func NewListener(accept func() (Stream, error)) *Listener {
+	return newListener(accept, handshakeTime)
+}
+
+func newListener(accept func() (Stream, error), patience time.Duration) *Listener {
 	l := &Listener{
-		accept:  accept,
-		done:    make(chan struct{}),
-		waiting: make(map[uint64]*Expected),
-		shaking: make(map[Stream]struct{}),
+		accept:   accept,
+		patience: patience,
+		done:     make(chan struct{}),
+		waiting:  make(map[uint64]*Expected),
+		shaking:  make(map[Stream]struct{}),
 	}
 	go l.RoutineAccept()
 	return l
@@ -226,7 +238,11 @@ func (l *Listener) finish(err error) {
 func (l *Listener) RoutineHandshake(s Stream) {
 	defer l.wg.Done()
 	var b [streamIDSize]byte
+	timer := time.AfterFunc(l.patience, func() { _ = s.Close() })
 	_, err := io.ReadFull(s, b[:])
+	if !timer.Stop() && err == nil {
+		err = errStreamClosed // it came as its time ran out
+	}
 	id := binary.LittleEndian.Uint64(b[:])
 	l.mu.Lock()
 	delete(l.shaking, s)
