@@ -46,8 +46,18 @@ func run(ctx context.Context, only, where string) error {
 	if err := build(ctx, bin); err != nil {
 		return err
 	}
-	env := []string{"LUCID_BIN=" + bin, "LUCID_ROOTFS=" + tar}
-	prog := filepath.Join(bin, "e2e.test")
+	// A copy: who builds meanwhile must not change what the tests run. It lies as a checkout does, so that lucid finds
+	// its kernel.
+	stage, err := os.MkdirTemp("", "lucid-e2e-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(stage)
+	if err := copyAll(stage, "bin", "guest/out"); err != nil {
+		return err
+	}
+	env := []string{"LUCID_BIN=" + filepath.Join(stage, "bin"), "LUCID_ROOTFS=" + tar}
+	prog := filepath.Join(stage, "bin", "e2e.test")
 	if where != "lab" {
 		if kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
 			kvm.Close()
@@ -67,7 +77,18 @@ func run(ctx context.Context, only, where string) error {
 	}
 	fmt.Println("e2e: in the lab")
 	line := strings.Join(append(env, prog, "-test.v", "-test.timeout=40m", "-test.run", "'"+or(only, ".")+"'"), " ")
-	return test(ctx, []string{"LAB_TIMEOUT=45m"}, filepath.Join(bin, "lab"), line)
+	lab := []string{"LAB_TIMEOUT=45m", "LAB_MEM=6144", "LAB_MEMFILES=" + stage}
+	return test(ctx, lab, filepath.Join(stage, "bin", "lab"), line)
+}
+
+// copyAll copies directories of the checkout into dir, under their own names.
+func copyAll(dir string, names ...string) error {
+	for _, name := range names {
+		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func or(s, otherwise string) string {
@@ -126,7 +147,7 @@ func cloudKernel(ctx context.Context, bin string) error {
 	if err != nil || len(debs) != 1 {
 		return fmt.Errorf("%d packages %s in %s", len(debs), name, bin)
 	}
-	sh := `dpkg-deb --fsys-tarfile "$1" | tar -xO --wildcards './boot/vmlinuz-*' >"$2.tmp" && mv "$2.tmp" "$2"`
+	sh := `dpkg-deb --fsys-tarfile "$1" | tar -xO --wildcards './boot/vmlinuz-*' >"$2.tmp" && mv "$2.tmp" "$2" && rm "$1"`
 	if out, err := exec.CommandContext(ctx, "sh", "-c", sh, "sh", debs[0], image).CombinedOutput(); err != nil {
 		return fmt.Errorf("unpack %s: %w\n%s", debs[0], err, out)
 	}
