@@ -116,7 +116,19 @@ func newBundle(t *testing.T, args ...string) *bundle {
 	b.spec.Process.Terminal = false
 	b.spec.Process.Args = args
 	b.spec.Root.Readonly = false
+	b.capabilities(dockerCaps...)
 	return b
+}
+
+// dockerCaps are what docker gives a container: enough for dpkg and tar, which runc's default is not.
+var dockerCaps = []string{
+	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD", "CAP_NET_BIND_SERVICE",
+	"CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+}
+
+// capabilities sets what the process may do.
+func (b *bundle) capabilities(caps ...string) {
+	b.spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
 }
 
 func must(t *testing.T, err error) {
