@@ -24,6 +24,12 @@ func (c *Conn) Close() error { return c.c.Close() }
 // nil. A failure that the sandbox reports is an *Error. After any other
 // failure the connection is of no more use.
 func (c *Conn) Call(ctx context.Context, method string, params, result any) error {
+	return c.CallFiles(ctx, method, params, result)
+}
+
+// CallFiles is Call with files, at most MaxFiles, that the sandbox gets
+// duplicates of.
+func (c *Conn) CallFiles(ctx context.Context, method string, params, result any, files ...*os.File) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	deadline, _ := ctx.Deadline()
@@ -32,7 +38,7 @@ func (c *Conn) Call(ctx context.Context, method string, params, result any) erro
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	err := c.call(method, params, result)
+	err := c.call(method, params, result, files)
 	switch {
 	case err == nil:
 		return nil
@@ -44,7 +50,7 @@ func (c *Conn) Call(ctx context.Context, method string, params, result any) erro
 	return err
 }
 
-func (c *Conn) call(method string, params, result any) error {
+func (c *Conn) call(method string, params, result any, files []*os.File) error {
 	req := Request{Method: method}
 	if params != nil {
 		data, err := json.Marshal(params)
@@ -53,7 +59,11 @@ func (c *Conn) call(method string, params, result any) error {
 		}
 		req.Params = data
 	}
-	if err := Send(c.c, req); err != nil {
+	data, err := frame(req)
+	if err != nil {
+		return err
+	}
+	if err := sendFiles(c.c, data, files); err != nil {
 		return err
 	}
 	var resp Response

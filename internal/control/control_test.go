@@ -26,7 +26,7 @@ import (
 // its caller has gone.
 type echo struct{ blocked chan error }
 
-func (e echo) Control(ctx context.Context, method string, params json.RawMessage) (any, error) {
+func (e echo) Control(ctx context.Context, method string, params json.RawMessage, _ []*os.File) (any, error) {
 	switch method {
 	case "fail":
 		return nil, &control.Error{Kind: control.KindGuest, Message: "because"}

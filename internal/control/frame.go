@@ -17,17 +17,25 @@ var ErrFrame = errors.New("control: bad frame")
 
 // Send writes v as one frame.
 func Send(w io.Writer, v any) error {
+	data, err := frame(v)
+	if err == nil {
+		_, err = w.Write(data)
+	}
+	return err
+}
+
+// frame is v as it travels.
+func frame(v any) ([]byte, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("control: %w", err)
+		return nil, fmt.Errorf("control: %w", err)
 	}
 	if len(data) > MaxFrame {
-		return fmt.Errorf("%w: %d bytes", ErrFrame, len(data))
+		return nil, fmt.Errorf("%w: %d bytes", ErrFrame, len(data))
 	}
 	buf := make([]byte, 4, 4+len(data))
 	binary.LittleEndian.PutUint32(buf, uint32(len(data)))
-	_, err = w.Write(append(buf, data...))
-	return err
+	return append(buf, data...), nil
 }
 
 // Receive reads one frame into v. At the end of the stream it returns io.EOF.

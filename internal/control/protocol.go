@@ -11,6 +11,15 @@ const (
 	MethodStart  = "start"  // release the process of a created container
 	MethodKill   = "kill"   // KillParams
 	MethodWait   = "wait"   // → Exit; answers when the container has exited
+	MethodPause  = "pause"  // stop the vCPUs
+	MethodResume = "resume" // let them go on
+	MethodPids   = "pids"   // → Pids
+	MethodStats  = "stats"  // → wire.StatsResult
+	MethodUpdate = "update" // specs.LinuxResources
+
+	MethodExec     = "exec"      // Exec and files → ExecStarted; the process ends with the connection
+	MethodExecWait = "exec-wait" // ExecStarted → Exit; answers when all output is in the files
+	MethodResize   = "resize"    // Resize
 )
 
 // Kind classifies an Error, so that the caller can map it without reading text.
@@ -22,6 +31,7 @@ const (
 	KindBadRequest Kind = "bad-request"
 	KindNotRunning Kind = "not-running" // the process has exited
 	KindRunning    Kind = "running"     // start of a running container
+	KindPaused     Kind = "paused"      // the VM is paused, or not although it should be
 	KindGuest      Kind = "guest"       // the agent's answer, such as a program that is not found
 )
 
@@ -52,10 +62,13 @@ type State string
 //
 //	creating ──agent has built it──▶ created ──start──▶ running ──exit──▶ stopped
 //	    └───────────────── the VM or the process is killed ───────────────▶
+//
+// A created or running one is paused while its vCPUs are stopped.
 const (
 	StateCreating State = "creating"
 	StateCreated  State = "created"
 	StateRunning  State = "running"
+	StatePaused   State = "paused"
 	StateStopped  State = "stopped"
 )
 
@@ -73,9 +86,42 @@ type Exit struct {
 	At   time.Time
 }
 
-// KillParams names a signal by its Linux number.
+// KillParams names a signal by its Linux number. It goes to the container's
+// process or, with ExecID, to that of an exec.
 type KillParams struct {
 	Signal int
+	ExecID string `json:",omitempty"`
+}
+
+// Exec runs one more process in the container. The files of the request are
+// its stdin, stdout and stderr, without those that are Null; pipes that are
+// the sandbox's alone, so that it can give them up at any time.
+type Exec struct {
+	// Process is a specs.Process.
+	Process json.RawMessage
+	// Null says which of 0 to 2 are /dev/null. With a terminal 2 is.
+	Null [3]bool
+	// Pid is the stand-in, the process on the host.
+	Pid int
+	// Wait is for the end of a pause.
+	Wait bool `json:",omitempty"`
+}
+
+// ExecStarted names the process.
+type ExecStarted struct {
+	ExecID string
+}
+
+// Resize sets the window size of an exec's terminal.
+type Resize struct {
+	ExecID        string
+	Width, Height uint16
+}
+
+// Pids are the processes on the host: the sandbox process and the stand-ins
+// of execs.
+type Pids struct {
+	Pids []int
 }
 
 // Launch is the configuration of a sandbox process.

@@ -6,22 +6,25 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // maxConns bounds the connections that are served at once. Callers are of
-// our own user; the bound is against a caller that leaks them.
-const maxConns = 64
+// our own user; the bound is against a caller that leaks them. Each exec that runs holds one.
+const maxConns = 1024
 
 // idleTimeout closes a connection that asks nothing.
 const idleTimeout = time.Minute
 
 // Handler carries out requests. ctx ends when the connection's peer goes
-// away or the server closes. An *Error keeps its kind on the way back.
+// away or the server closes. An *Error keeps its kind on the way back. files
+// are what came with the request; they are closed when Control returns, so a
+// handler duplicates what it keeps.
 type Handler interface {
-	Control(ctx context.Context, method string, params json.RawMessage) (result any, err error)
+	Control(ctx context.Context, method string, params json.RawMessage, files []*os.File) (result any, err error)
 }
 
 // Server answers on a control socket.
@@ -89,24 +92,11 @@ func (s *Server) routineConn(c *net.UnixConn) {
 
 	// One request is read ahead, so that the end of the stream is seen while
 	// a long call (wait) is under way.
-	requests := make(chan Request)
+	requests := make(chan received)
 	s.wg.Go(func() {
 		defer close(requests)
 		defer cancel()
-		for {
-			if ctx.Err() != nil {
-				return
-			}
-			var req Request
-			if err := Receive(c, &req); err != nil {
-				return
-			}
-			select {
-			case requests <- req:
-			case <-ctx.Done():
-				return
-			}
-		}
+		receiveAll(ctx, c, requests)
 	})
 	idle := time.NewTimer(idleTimeout)
 	defer idle.Stop()
@@ -120,6 +110,7 @@ func (s *Server) routineConn(c *net.UnixConn) {
 			}
 			s.busy.Add(1)
 			err := Send(c, s.answer(ctx, req))
+			closeFiles(req.files)
 			s.busy.Add(-1)
 			if err != nil {
 				return
@@ -129,8 +120,33 @@ func (s *Server) routineConn(c *net.UnixConn) {
 	}
 }
 
-func (s *Server) answer(ctx context.Context, req Request) Response {
-	result, err := s.h.Control(ctx, req.Method, req.Params)
+// received is a request with what came along.
+type received struct {
+	Request
+	files []*os.File
+}
+
+// receiveAll reads requests until there are no more or ctx ends.
+func receiveAll(ctx context.Context, c *net.UnixConn, to chan<- received) {
+	r := &fileReader{c: c}
+	defer func() { closeFiles(r.take()) }()
+	for ctx.Err() == nil {
+		var req received
+		if err := Receive(r, &req.Request); err != nil {
+			return
+		}
+		req.files = r.take()
+		select {
+		case to <- req:
+		case <-ctx.Done():
+			closeFiles(req.files)
+			return
+		}
+	}
+}
+
+func (s *Server) answer(ctx context.Context, req received) Response {
+	result, err := s.h.Control(ctx, req.Method, req.Params, req.files)
 	if err != nil {
 		return Response{Error: asError(err)}
 	}

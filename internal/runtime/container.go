@@ -25,6 +25,7 @@ const (
 	Creating Status = "creating"
 	Created  Status = "created"
 	Running  Status = "running"
+	Paused   Status = "paused"
 	Stopped  Status = "stopped"
 )
 
@@ -66,6 +67,13 @@ func (c *Container) Pid() int { return c.rec.Pid }
 
 // Dir returns the state directory.
 func (c *Container) Dir() string { return c.dir }
+
+// mine says whether the state directory is still this container's.
+// Precondition: the directory is locked.
+func (c *Container) mine() bool {
+	rec, err := readRecord(c.dir)
+	return err == nil && rec.Token == c.rec.Token
+}
 
 // Status asks where the container stands now.
 func (c *Container) Status() (Status, error) {
@@ -109,6 +117,8 @@ func statusOf(s control.State) Status {
 		return Created
 	case control.StateStopped:
 		return Stopped
+	case control.StatePaused:
+		return Paused
 	default:
 		return Running
 	}
@@ -180,9 +190,10 @@ func (c *Container) Start() error {
 		}
 		return err
 	}
-	// The container may have ended and been deleted by now: no error.
+	// The container may have ended and been deleted by now, and its ID may be
+	// another's: no error.
 	if l, err := lock(c.dir); err == nil {
-		if rec, err := readRecord(c.dir); err == nil {
+		if rec, err := readRecord(c.dir); err == nil && rec.Token == c.rec.Token {
 			rec.Started = true
 			if err := writeRecord(c.dir, rec); err != nil {
 				c.log.Warn("state.json", "err", err)
@@ -200,7 +211,7 @@ func (c *Container) Signal(sig unix.Signal) error {
 	if err != nil {
 		return err
 	}
-	if status != Created && status != Running {
+	if status != Created && status != Running && status != Paused {
 		return ErrNotRunning
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), signalTimeout)

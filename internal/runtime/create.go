@@ -15,6 +15,7 @@ package runtime
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -72,6 +73,7 @@ func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (_ *Container, e
 		return nil, err
 	}
 	c := &Container{dir: dir, id: cfg.ID, log: r.log}
+	c.rec.Token = rand.Text()
 	defer func() {
 		if err != nil {
 			r.undo(c)
@@ -114,7 +116,7 @@ func (r *Runtime) spawn(c *Container, cfg CreateConfig) (*os.File, error) {
 	}
 	defer l.Close()
 	c.rec = record{
-		Version: cfg.Spec.Version, ID: cfg.ID, Bundle: cfg.Bundle, Rootfs: cfg.Plan.Host.Rootfs.Path,
+		Token: c.rec.Token, Version: cfg.Spec.Version, ID: cfg.ID, Bundle: cfg.Bundle, Rootfs: cfg.Plan.Host.Rootfs.Path,
 		Created: time.Now().UTC(), Annotations: cfg.Spec.Annotations, Hooks: cfg.Plan.Host.Hooks,
 	}
 	if err := writeRecord(c.dir, &c.rec); err != nil {
@@ -255,6 +257,9 @@ func (c *Container) commit() error {
 		return err
 	}
 	defer l.Close()
+	if !c.mine() {
+		return errors.New(textGoneInCreation) // and its ID has been taken since
+	}
 	if !alive(c.dir) {
 		return errors.New("sandbox process was killed while the container was being created")
 	}
@@ -268,7 +273,7 @@ func (r *Runtime) undo(c *Container) {
 		_ = c.child.cmd.Process.Kill() // an error says that it has ended
 		<-c.child.exited
 	}
-	if err := r.Delete(c.id, true); err != nil {
+	if err := r.delete(c.id, true, c.rec.Token); err != nil {
 		r.log.Error("cannot clean up", "dir", c.dir, "err", err)
 	}
 }

@@ -10,6 +10,10 @@ const (
 	textNotExist       = "container does not exist"
 	textExist          = "container with given ID already exists"
 	textNotRunning     = "container not running"
+	textNotPaused      = "container not paused"
+	textExecStopped    = "cannot exec in a stopped container"
+	textExecPaused     = "cannot exec in a paused container (use --ignore-paused to override)"
+	textExecCreated    = "cannot exec in a container that has not been started"
 	textInvalidID      = "invalid container ID format"
 	textStartRunning   = "cannot start an already running container"
 	textStartStopped   = "cannot start a container that has stopped"
@@ -24,6 +28,10 @@ var (
 	ErrNotExist     = errors.New(textNotExist)
 	ErrExist        = errors.New(textExist)
 	ErrNotRunning   = errors.New(textNotRunning)
+	ErrNotPaused    = errors.New(textNotPaused)
+	ErrExecStopped  = errors.New(textExecStopped)
+	ErrExecPaused   = errors.New(textExecPaused)
+	ErrExecCreated  = errors.New(textExecCreated)
 	ErrInvalidID    = errors.New(textInvalidID)
 	ErrStartRunning = errors.New(textStartRunning)
 	ErrStartStopped = errors.New(textStartStopped)

@@ -109,7 +109,7 @@ func (f *fake) end(code int) {
 	}
 }
 
-func (f *fake) Control(ctx context.Context, method string, params json.RawMessage) (any, error) {
+func (f *fake) Control(ctx context.Context, method string, params json.RawMessage, _ []*os.File) (any, error) {
 	f.mu.Lock()
 	state := f.state
 	f.mu.Unlock()

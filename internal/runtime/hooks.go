@@ -17,6 +17,14 @@ import (
 // maxHookOutput bounds what of a hook's standard error is quoted.
 const maxHookOutput = 2048
 
+// hookOutput keeps the first maxHookOutput bytes.
+type hookOutput []byte
+
+func (o *hookOutput) Write(p []byte) (int, error) {
+	*o = append(*o, p[:min(len(p), maxHookOutput-len(*o))]...)
+	return len(p), nil
+}
+
 // runHook runs one hook on the host with the container's state on its
 // standard input. It runs in our own namespaces: docker's and nerdctl's hooks
 // find the container's network namespace by the pid in the state.
@@ -34,7 +42,7 @@ func runHook(kind string, h specs.Hook, state []byte) error {
 	// The specification's env is the whole environment.
 	cmd.Env = append([]string{}, h.Env...)
 	cmd.Stdin = bytes.NewReader(state)
-	var out bytes.Buffer
+	var out hookOutput
 	cmd.Stderr = &out
 	// A hook that leaves a daemon behind may keep the pipe open.
 	cmd.WaitDelay = time.Second
@@ -45,10 +53,7 @@ func runHook(kind string, h specs.Hook, state []byte) error {
 	if ctx.Err() != nil {
 		err = fmt.Errorf("still running after %d s", *h.Timeout)
 	}
-	text := strings.TrimSpace(out.String())
-	if len(text) > maxHookOutput {
-		text = text[:maxHookOutput]
-	}
+	text := strings.TrimSpace(string(out))
 	if text != "" {
 		return fmt.Errorf("%s hook %s: %w: %s", kind, h.Path, err, text)
 	}

@@ -25,6 +25,9 @@ func lock(dir string) (*os.File, error) { return openLock(dir, 0) }
 func newLock(dir string) (*os.File, error) { return openLock(dir, os.O_CREATE) }
 
 func openLock(dir string, flags int) (*os.File, error) {
+	if err := checkDir(dir); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, ErrNotExist

@@ -30,6 +30,8 @@ type record struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Hooks       *specs.Hooks      `json:"hooks,omitempty"`
 
+	// Token tells this container from another that had, or has, the same ID.
+	Token string `json:"token,omitempty"`
 	// Pid is 0 until the sandbox process is spawned. StartTime, in clock
 	// ticks since boot (proc(5), stat field 22), tells it from a later
 	// process of the same pid.
@@ -41,17 +43,59 @@ type record struct {
 	Started bool `json:"started"`
 }
 
+// maxRecord bounds state.json, in bytes: what it has of config.json is at most
+// that large, times the longest escape.
+const maxRecord = 64 << 20
+
+// checkDir refuses a state directory that another user planted or could change:
+// its record names programs that run as us (hooks), and a removal takes all
+// that is in it.
+func checkDir(dir string) error {
+	var st unix.Stat_t
+	err := unix.Lstat(dir, &st)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+		return ErrNotExist
+	case err != nil:
+		return &os.PathError{Op: "lstat", Path: dir, Err: err}
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return fmt.Errorf("%s is not a directory", dir)
+	case st.Uid != uint32(os.Geteuid()):
+		return fmt.Errorf("%s belongs to user %d", dir, st.Uid)
+	case st.Mode&0o022 != 0:
+		return fmt.Errorf("%s can be written to by other users", dir)
+	}
+	return nil
+}
+
 func readRecord(dir string) (*record, error) {
-	data, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err := checkDir(dir); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, recordFile)
+	// Whatever lies there, this does not wait for it.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, ErrNotExist
 	}
 	if err != nil {
 		return nil, err
 	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxRecord {
+		return nil, fmt.Errorf("%s: not a file of at most %d bytes", path, maxRecord)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxRecord))
+	if err != nil {
+		return nil, err
+	}
 	var rec record
 	if err := json.Unmarshal(data, &rec); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, recordFile), err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return &rec, nil
 }

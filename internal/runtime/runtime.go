@@ -17,7 +17,10 @@ type Config struct {
 	// Sandbox is the command that starts a sandbox process; the container's
 	// ID is added as the last argument. Tests put a fake here.
 	Sandbox []string
-	// SandboxEnv is that process's whole environment.
+	// StandIn is the command of a process that stands for a detached exec; it
+	// calls StandInMain.
+	StandIn []string
+	// SandboxEnv is the whole environment of these processes.
 	SandboxEnv []string
 	// Log may be nil.
 	Log *slog.Logger
@@ -27,6 +30,7 @@ type Config struct {
 type Runtime struct {
 	root    string
 	sandbox []string
+	standIn []string
 	env     []string
 	log     *slog.Logger
 }
@@ -40,7 +44,7 @@ func New(cfg Config) (*Runtime, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Runtime{root: filepath.Clean(cfg.Root), sandbox: cfg.Sandbox, env: cfg.SandboxEnv, log: log}, nil
+	return &Runtime{root: filepath.Clean(cfg.Root), sandbox: cfg.Sandbox, standIn: cfg.StandIn, env: cfg.SandboxEnv, log: log}, nil
 }
 
 func (r *Runtime) dir(id string) string { return filepath.Join(r.root, id) }
@@ -84,7 +88,15 @@ func (r *Runtime) List(onError func(id string, err error)) ([]*Container, error)
 // Delete removes a container as `runc delete` does: a stopped one, or a
 // created one, which is killed first. With force also a running one, a
 // half-made one, and one that does not exist.
-func (r *Runtime) Delete(id string, force bool) error {
+func (r *Runtime) Delete(id string, force bool) error { return r.delete(id, force, "") }
+
+// Discard removes exactly this container, by force. It is no error if it is
+// gone already, also if its ID is another container's by now.
+func (r *Runtime) Discard(c *Container) error { return r.delete(c.id, true, c.rec.Token) }
+
+// delete leaves a container alone whose token is not the one that is meant; an
+// empty one means any.
+func (r *Runtime) delete(id string, force bool, token string) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
@@ -112,7 +124,11 @@ func (r *Runtime) Delete(id string, force bool) error {
 	defer l.Close()
 	rec, err := readRecord(r.dir(id))
 	if err != nil {
-		// Half-made: a create was killed before it could write the record.
+		// Half-made: a create was killed before it could write the record. Or
+		// somebody spoilt the record of one that may be running.
+		if !force && alive(r.dir(id)) {
+			return err
+		}
 		if e := r.remove(id, nil); e != nil {
 			return e
 		}
@@ -120,6 +136,9 @@ func (r *Runtime) Delete(id string, force bool) error {
 			return nil
 		}
 		return err
+	}
+	if token != "" && rec.Token != token {
+		return nil
 	}
 	if !force {
 		c := &Container{dir: r.dir(id), id: id, rec: *rec, log: r.log}

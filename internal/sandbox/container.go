@@ -38,12 +38,14 @@ const (
 //	creating ──create──▶ created ──start──▶ running ──finish──▶ stopped
 //	    └──────────────────────┴── abort ────────────────────────▲
 type container struct {
-	id     string
-	plan   *oci.Plan
-	client *wire.Client
-	io     *stdio
-	times  *timeline
-	log    *slog.Logger
+	id      string
+	plan    *oci.Plan
+	client  *wire.Client
+	vm      runner        // set before the container is created
+	streams wire.Expecter // where the agent opens streams; set by create
+	io      *stdio
+	times   *timeline
+	log     *slog.Logger
 
 	patience time.Duration // killPatience, but for tests
 
@@ -54,6 +56,9 @@ type container struct {
 	state   control.State // protected by mu
 	exit    *control.Exit // protected by mu; set with state stopped
 	exiting bool          // protected by mu: the process has ended, its output may not be out yet
+	pause   pausing
+
+	execs execs
 
 	started chan struct{} // closed when the process has been started
 	stopped chan struct{} // closed with state stopped
@@ -72,8 +77,12 @@ func (c *container) onEvent(e wire.Event) {
 		return
 	}
 	x, err := e.Exited()
-	if err != nil || x.ID != c.id || x.ExecID != "" {
+	if err != nil || x.ID != c.id {
 		return // not ours; nothing that a guest says unasked is worth a log line
+	}
+	if x.ExecID != "" {
+		c.execs.exited(x)
+		return
 	}
 	c.mu.Lock()
 	first := !c.exiting
@@ -114,6 +123,7 @@ func (c *container) create(ctx context.Context, streams wire.Expecter, files *st
 	for _, b := range c.plan.Host.Binds {
 		exports[b.Mount] = b.Name
 	}
+	c.streams = streams
 	names, err := files.expect(streams)
 	if err != nil {
 		return err
@@ -163,6 +173,9 @@ func (c *container) start(ctx context.Context) error {
 	case c.state == control.StateRunning:
 		c.mu.Unlock()
 		return &control.Error{Kind: control.KindRunning, Message: "the container is running"}
+	case c.pause.on:
+		c.mu.Unlock()
+		return errPaused
 	case c.state != control.StateCreated || c.exiting:
 		c.mu.Unlock()
 		return &control.Error{Kind: control.KindNotRunning, Message: "the container has stopped"}
@@ -189,9 +202,9 @@ func (c *container) start(ctx context.Context) error {
 }
 
 // kill sends a signal to the container's process.
-func (c *container) kill(ctx context.Context, sig unix.Signal) error {
+func (c *container) kill(sig unix.Signal) error {
 	c.mu.Lock()
-	state, exiting := c.state, c.exiting
+	state, exiting, paused := c.state, c.exiting, c.pause.on
 	c.mu.Unlock()
 	switch {
 	case state == control.StateStopped || (exiting && sig != unix.SIGKILL):
@@ -200,6 +213,12 @@ func (c *container) kill(ctx context.Context, sig unix.Signal) error {
 		// Its process has ended, and somebody wants its output to end too.
 		c.abort(128 + int(unix.SIGKILL))
 		return nil
+	}
+	if paused && sig == unix.SIGKILL {
+		// As with runc on cgroup v2: it does not wait for the end of a pause.
+		if err := c.resumeVM(); err != nil {
+			c.log.Debug("resume for SIGKILL", "err", err)
+		}
 	}
 	if sig == unix.SIGKILL {
 		time.AfterFunc(c.patience, func() {
@@ -212,9 +231,7 @@ func (c *container) kill(ctx context.Context, sig unix.Signal) error {
 			}
 		})
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	err := c.client.Call(ctx, wire.MethodSignal, &wire.Signal{ID: c.id, Signal: int(sig)}, nil)
+	err := c.signal("", sig)
 	if err != nil && sig == unix.SIGKILL {
 		c.abort(128 + int(unix.SIGKILL))
 		return nil
@@ -244,7 +261,11 @@ func (c *container) abort(code int) {
 func (c *container) status() control.Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return control.Status{State: c.state, Exit: c.exit}
+	state := c.state
+	if c.pause.on && state != control.StateStopped {
+		state = control.StatePaused
+	}
+	return control.Status{State: state, Exit: c.exit}
 }
 
 func (c *container) setState(s control.State) {

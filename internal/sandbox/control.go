@@ -3,29 +3,32 @@ package sandbox
 import (
 	"context"
 	"encoding/json"
+	"os"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/lucid-containers/lucid/internal/control"
+	"github.com/lucid-containers/lucid/internal/wire"
 )
 
 // Control answers one request of the control socket.
-func (c *container) Control(ctx context.Context, method string, params json.RawMessage) (any, error) {
+func (c *container) Control(ctx context.Context, method string, params json.RawMessage, files []*os.File) (any, error) {
 	if method == control.MethodStatus {
 		return c.status(), nil
 	}
 	if c.status().State == control.StateCreating {
-		return nil, &control.Error{Kind: control.KindBadRequest, Message: "the container is being created"}
+		return nil, badRequest("the container is being created")
 	}
 	switch method {
 	case control.MethodStart:
 		return nil, c.start(ctx)
 	case control.MethodKill:
-		var p control.KillParams
-		if err := json.Unmarshal(params, &p); err != nil {
-			return nil, &control.Error{Kind: control.KindBadRequest, Message: err.Error()}
-		}
-		return nil, c.kill(ctx, unix.Signal(p.Signal))
+		return with(params, func(p *control.KillParams) (any, error) {
+			if p.ExecID != "" {
+				return nil, c.killExec(p.ExecID, unix.Signal(p.Signal))
+			}
+			return nil, c.kill(unix.Signal(p.Signal))
+		})
 	case control.MethodWait:
 		select {
 		case <-c.stopped:
@@ -33,7 +36,46 @@ func (c *container) Control(ctx context.Context, method string, params json.RawM
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+	case control.MethodPause:
+		return nil, c.pauseVM()
+	case control.MethodResume:
+		return nil, c.resumeVM()
+	case control.MethodExec:
+		return with(params, func(p *control.Exec) (any, error) { return c.exec(ctx, p, files) })
+	case control.MethodExecWait:
+		return with(params, func(p *control.ExecStarted) (any, error) { return c.execWait(ctx, p.ExecID) })
+	case control.MethodResize:
+		return with(params, func(p *control.Resize) (any, error) { return nil, c.resizeExec(ctx, p) })
+	case control.MethodPids:
+		return control.Pids{Pids: append([]int{os.Getpid()}, c.execs.pids()...)}, nil
+	case control.MethodStats:
+		var stats wire.StatsResult
+		return &stats, c.ask(ctx, wire.MethodStats, &wire.Stats{ID: c.id}, &stats)
+	case control.MethodUpdate:
+		return nil, c.ask(ctx, wire.MethodUpdate, &wire.Update{ID: c.id, Resources: params}, nil)
 	default:
-		return nil, &control.Error{Kind: control.KindBadRequest, Message: "unknown method " + method}
+		return nil, badRequest("unknown method " + method)
 	}
+}
+
+// with decodes parameters.
+func with[P any](params json.RawMessage, do func(*P) (any, error)) (any, error) {
+	p := new(P)
+	if err := json.Unmarshal(params, p); err != nil {
+		return nil, badRequest(err.Error())
+	}
+	return do(p)
+}
+
+// ask makes a call to the agent that it answers at once.
+func (c *container) ask(ctx context.Context, method string, params, result any) error {
+	switch c.status().State {
+	case control.StatePaused:
+		return errPaused
+	case control.StateStopped:
+		return errStopped
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return guestError(c.client.Call(ctx, method, params, result))
 }

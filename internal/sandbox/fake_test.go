@@ -35,6 +35,8 @@ func (f *fakeVM) Run(context.Context) (vmm.Exit, error) {
 	}
 }
 func (f *fakeVM) Stop()            { f.once.Do(func() { close(f.stop) }) }
+func (f *fakeVM) Pause() error     { return nil }
+func (f *fakeVM) Resume() error    { return nil }
 func (f *fakeVM) Stats() vmm.Stats { return vmm.Stats{} }
 func (f *fakeVM) Marks() vmm.Marks { return vmm.Marks{} }
 func (f *fakeVM) stopped() bool {

@@ -48,6 +48,8 @@ type machine struct {
 type runner interface {
 	Run(ctx context.Context) (vmm.Exit, error)
 	Stop()
+	Pause() error
+	Resume() error
 	Stats() vmm.Stats
 	Marks() vmm.Marks
 }

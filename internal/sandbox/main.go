@@ -105,6 +105,7 @@ func (s *sandbox) create() error {
 	if s.machine, err = newMachine(&s.child.Launch, &plan, s.guestLog, s.log); err != nil {
 		return err
 	}
+	s.c.vm = s.machine.vm
 	ctx, cancel := context.WithTimeout(context.Background(), createTimeout)
 	defer cancel()
 	// A VM that ends takes the calls below with it.

@@ -21,7 +21,7 @@ import (
 
 func mustControl(t *testing.T, r *rig, method string, params any) {
 	t.Helper()
-	if _, err := r.c.Control(t.Context(), method, raw(params)); err != nil {
+	if _, err := r.c.Control(t.Context(), method, raw(params), nil); err != nil {
 		t.Fatalf("%s: %v", method, err)
 	}
 }
@@ -45,7 +45,7 @@ func TestJourney(t *testing.T) {
 	if s := r.c.status().State; s != control.StateRunning {
 		t.Fatalf("state %q", s)
 	}
-	if _, err := r.c.Control(t.Context(), control.MethodStart, nil); kindOf(err) != control.KindRunning {
+	if _, err := r.c.Control(t.Context(), control.MethodStart, nil, nil); kindOf(err) != control.KindRunning {
 		t.Errorf("second start: %v", err)
 	}
 	// The guest's process is cat, which also complains.
@@ -82,10 +82,10 @@ func TestJourney(t *testing.T) {
 	if s := r.c.status(); s.State != control.StateStopped || s.Exit.Code != 42 {
 		t.Errorf("status %+v", s)
 	}
-	if _, err := r.c.Control(t.Context(), control.MethodKill, raw(control.KillParams{Signal: 15})); kindOf(err) != control.KindNotRunning {
+	if _, err := r.c.Control(t.Context(), control.MethodKill, raw(control.KillParams{Signal: 15}), nil); kindOf(err) != control.KindNotRunning {
 		t.Errorf("kill after exit: %v", err)
 	}
-	if _, err := r.c.Control(t.Context(), control.MethodStart, nil); kindOf(err) != control.KindNotRunning {
+	if _, err := r.c.Control(t.Context(), control.MethodStart, nil, nil); kindOf(err) != control.KindNotRunning {
 		t.Errorf("start after exit: %v", err)
 	}
 }
@@ -122,7 +122,7 @@ func TestNoReader(t *testing.T) {
 	const size = 200_000
 	go func() { _, _ = r.agent.out[0].Write(make([]byte, size)) }()
 	r.agent.exited("c1", 3, size, 0)
-	time.AfterFunc(100*time.Millisecond, func() { _ = r.c.kill(t.Context(), unix.SIGKILL) })
+	time.AfterFunc(100*time.Millisecond, func() { _ = r.c.kill(unix.SIGKILL) })
 	if code := r.exit(t); code != 3 {
 		t.Errorf("exit status %d, want the process's own", code)
 	}
@@ -200,7 +200,7 @@ func TestKillWithoutAgent(t *testing.T) {
 		},
 	})
 	mustControl(t, r, control.MethodStart, nil)
-	if _, err := r.c.Control(t.Context(), control.MethodKill, raw(control.KillParams{Signal: 15})); kindOf(err) != control.KindGuest {
+	if _, err := r.c.Control(t.Context(), control.MethodKill, raw(control.KillParams{Signal: 15}), nil); kindOf(err) != control.KindGuest {
 		t.Errorf("SIGTERM: %v", err)
 	}
 	mustControl(t, r, control.MethodKill, control.KillParams{Signal: 9})
@@ -216,7 +216,7 @@ func TestStartFails(t *testing.T) {
 			return nil, &wire.Error{Kind: wire.KindFailed, Message: text}
 		},
 	})
-	_, err := r.c.Control(t.Context(), control.MethodStart, nil)
+	_, err := r.c.Control(t.Context(), control.MethodStart, nil, nil)
 	if kindOf(err) != control.KindGuest || err.Error() != text {
 		t.Errorf("%v", err)
 	}

@@ -36,7 +36,7 @@ func (c *container) routineSignals(signals <-chan os.Signal) {
 			c.resize()
 			continue
 		}
-		if err := c.kill(context.Background(), sig.(unix.Signal)); err != nil {
+		if err := c.kill(sig.(unix.Signal)); err != nil {
 			c.log.Debug("forward signal", "signal", sig, "err", err)
 		}
 	}
@@ -44,7 +44,7 @@ func (c *container) routineSignals(signals <-chan os.Signal) {
 
 // resize passes on the window size of the host's pty.
 func (c *container) resize() {
-	if !c.io.terminal {
+	if c.io == nil || !c.io.terminal || c.isPaused() {
 		return
 	}
 	w, h := c.io.size()

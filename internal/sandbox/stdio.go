@@ -212,3 +212,17 @@ func (s *stdio) size() (width, height uint16) {
 	}
 	return ws.Col, ws.Row
 }
+
+// close gives the files and streams up. It is for an exec: those of the
+// container's process end with this process.
+func (s *stdio) close() {
+	for _, e := range s.ends() {
+		if e == nil {
+			continue
+		}
+		_ = e.file.Close()
+		if e.stream != nil {
+			_ = e.stream.Close()
+		}
+	}
+}
