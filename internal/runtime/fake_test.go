@@ -10,6 +10,8 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -239,13 +241,13 @@ func (w *world) wantNothing(id string) {
 	if _, err := os.Stat(filepath.Join(w.root, id)); !os.IsNotExist(err) {
 		w.t.Errorf("state directory: %v, want it gone", err)
 	}
-	if pids := fakes(w.t, id); len(pids) > 0 {
+	if pids := fakes(w.t, w.root, id); len(pids) > 0 {
 		w.t.Errorf("processes are left: %v", pids)
 	}
 }
 
-// fakes lists the fake processes of an ID that are not zombies.
-func fakes(t *testing.T, id string) []int {
+// fakes lists the fake processes of an ID under a root that are not zombies.
+func fakes(t *testing.T, root, id string) []int {
 	t.Helper()
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -255,6 +257,10 @@ func fakes(t *testing.T, id string) []int {
 	for _, d := range dirs {
 		data, err := os.ReadFile(d + "/cmdline")
 		if err != nil || string(data) != "lucid\x00"+fakeName+"\x00"+id+"\x00" {
+			continue
+		}
+		// Another run of these tests has the same IDs.
+		if dir, err := os.Readlink(d + "/fd/" + strconv.Itoa(control.StateDirFD)); err != nil || !strings.HasPrefix(dir, root+"/") {
 			continue
 		}
 		var pid int

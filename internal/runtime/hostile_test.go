@@ -150,7 +150,7 @@ func TestSpoiltRecord(t *testing.T) {
 				if err := w.rt.Delete("c1", false); err == nil {
 					t.Error("Delete without force succeeded")
 				}
-				if len(fakes(t, "c1")) == 0 {
+				if len(fakes(t, w.root, "c1")) == 0 {
 					t.Error("Delete without force ended the container")
 				}
 				if err := w.rt.Delete("c1", true); err != nil {
