@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"os"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/lucid-containers/lucid/agent/boot"
@@ -23,7 +21,7 @@ func Run() error {
 	conn, err := boot.Dial(opts)
 	if opts.Count {
 		// Also without a host: the boot is counted up to the dial then.
-		if err := bootcount.Report(os.Stderr); err != nil {
+		if err := bootcount.Report(console{}); err != nil {
 			return err
 		}
 	}

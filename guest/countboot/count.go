@@ -9,14 +9,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/lucid-containers/lucid/guest"
 	"github.com/lucid-containers/lucid/guest/bootcount"
+	"github.com/lucid-containers/lucid/internal/wire"
 )
 
 // Config is what to boot. The zero value of a field means its default.
@@ -26,6 +25,7 @@ type Config struct {
 	Initrd string        // initramfs with an init that calls bootcount.Report
 	Memory int           // MiB, default 128
 	CPUs   int           // default 1
+	Serial bool          // lucid.transport=serial: the hello arrives. See Count
 	Append []string      // further kernel parameters
 	Share  string        // directory behind the 9p device, default an empty one
 	Limit  time.Duration // of one QEMU run, default 10 minutes
@@ -34,43 +34,61 @@ type Config struct {
 
 // Result is the outcome of [Count], in instructions.
 type Result struct {
-	Firmware uint64 // until the kernel's entry
-	Boot     uint64 // from there to the report
+	Firmware uint64      // until the kernel's entry
+	Boot     uint64      // from there to the report
+	Hello    *wire.Hello // what arrived before the report; nil without Serial
 }
 
-// qemuOnly are parameters that stand in for what KVM tells its guest and
-// QEMU's interpreter does not: with kvm-clock and the TSC deadline timer the
-// kernel calibrates neither clock.
-var qemuOnly = []string{
-	"tsc_early_khz=1000000", // -icount shift=0 makes one instruction a nanosecond
-	"no_timer_check",        // KVM guests do not test the timer interrupt
-	"nolapic_timer",         // use the PIT as it is, instead of measuring the APIC timer for 100 ms
-}
-
-// Count boots twice, the stub and the kernel.
+// Count boots twice, the stub and the kernel. With c.Serial the hello has
+// arrived at the host when the guest reports, and Count checks that it is one.
+// Without, the guest reports at its dial, for QEMU has no vsock device.
 func Count(ctx context.Context, c Config) (Result, error) {
 	firmware, err := countFirmware(ctx, c)
 	if err != nil {
 		return Result{}, err
 	}
 	var tsc uint64
-	err = c.boot(ctx, nil, func(line string) bool {
+	var bad error
+	control, err := c.boot(ctx, nil, func(line string) bool {
 		_, number, ok := strings.Cut(line, bootcount.Prefix)
 		if ok {
-			tsc, err = strconv.ParseUint(strings.TrimSpace(number), 10, 64)
+			tsc, bad = strconv.ParseUint(strings.TrimSpace(number), 10, 64)
 		}
-		return ok && err == nil
+		return ok
 	})
-	if err != nil {
+	if err := errors.Join(err, bad); err != nil {
 		return Result{}, err
 	}
 	if tsc <= firmware {
 		return Result{}, fmt.Errorf("countboot: the boot ended at %d, before the firmware did at %d", tsc, firmware)
 	}
-	return Result{Firmware: firmware, Boot: tsc - firmware}, nil
+	r := Result{Firmware: firmware, Boot: tsc - firmware}
+	if len(control) > 0 {
+		r.Hello, err = readHello(ctx, control)
+	}
+	return r, err
 }
 
-// countFirmware runs the stub in the very machine of the boot.
+// readHello decodes what the host's end of the control port received.
+func readHello(ctx context.Context, control []byte) (*wire.Hello, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	client := wire.NewClient(received{bytes.NewReader(control)}, func(wire.Event) {})
+	defer func() { _ = client.Close() }()
+	h, err := client.Hello(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("countboot: %d bytes on the control port are no hello: %w", len(control), err)
+	}
+	return h, nil
+}
+
+// received is a connection that only has something to read.
+type received struct{ io.Reader }
+
+func (received) Write(p []byte) (int, error) { return len(p), nil }
+func (received) Close() error                { return nil }
+
+// countFirmware runs the stub in the very machine of the boot, up to the jump.
 func countFirmware(ctx context.Context, c Config) (uint64, error) {
 	dir, err := os.MkdirTemp("", "countboot-")
 	if err != nil {
@@ -78,25 +96,23 @@ func countFirmware(ctx context.Context, c Config) (uint64, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	stub := filepath.Join(dir, "stub.elf")
-	if err := os.WriteFile(stub, stubKernel(), 0o644); err != nil {
+	if err := c.image(stub, true); err != nil {
 		return 0, err
 	}
-	c.Kernel = stub
-	out := filepath.Join(dir, "counter")
 	ctx, cancel := context.WithTimeout(ctx, c.limit())
 	defer cancel()
-	cmd, err := c.qemu(ctx, dir, "-chardev", "file,id=dbg,path="+out, "-device", fmt.Sprintf("isa-debugcon,iobase=%#x,chardev=dbg", debugPort))
+	cmd, err := c.qemu(ctx, dir, stub)
 	if err != nil {
 		return 0, err
 	}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
-		return 0, err
+		return 0, fmt.Errorf("countboot: %w; try: apt-get install qemu-system-x86", err)
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	for {
-		if b, err := os.ReadFile(out); err == nil && len(b) == 8 {
+		if b, err := os.ReadFile(filepath.Join(dir, counterFile)); err == nil && len(b) == 8 {
 			return binary.LittleEndian.Uint64(b), nil
 		}
 		select {
@@ -110,32 +126,32 @@ func countFirmware(ctx context.Context, c Config) (uint64, error) {
 // errNoReport says that the guest ended, or ran out of time, without a report.
 var errNoReport = errors.New("countboot: the guest did not report")
 
-// boot runs the kernel until done says so about a line of the console.
-func (c Config) boot(ctx context.Context, extra []string, done func(line string) bool) error {
+// boot runs the kernel until done says so about a line of the console, and
+// returns what the guest said on the control port.
+func (c Config) boot(ctx context.Context, extra []string, done func(line string) bool) (control []byte, err error) {
 	dir, err := os.MkdirTemp("", "countboot-")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	ctx, cancel := context.WithTimeout(ctx, c.limit())
 	defer cancel()
-	patched := filepath.Join(dir, "vmlinux")
-	if err := patchKernel(c.Kernel, c.Map, patched); err != nil {
-		return err
+	kernel := filepath.Join(dir, "kernel.elf")
+	if err := c.image(kernel, false); err != nil {
+		return nil, err
 	}
-	c.Kernel = patched
-	cmd, err := c.qemu(ctx, dir, extra...)
+	cmd, err := c.qemu(ctx, dir, kernel, extra...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	console, err := cmd.StdoutPipe()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("countboot: %w; try: apt-get install qemu-system-x86", err)
+		return nil, fmt.Errorf("countboot: %w; try: apt-get install qemu-system-x86", err)
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	lines := bufio.NewScanner(console)
@@ -144,10 +160,14 @@ func (c Config) boot(ctx context.Context, extra []string, done func(line string)
 			fmt.Fprintln(c.Log, lines.Text())
 		}
 		if done(lines.Text()) {
-			return nil
+			control, err = os.ReadFile(filepath.Join(dir, controlFile))
+			if errors.Is(err, os.ErrNotExist) {
+				err = nil // no such port
+			}
+			return control, err
 		}
 	}
-	return fmt.Errorf("%w: %w %s", errNoReport, errors.Join(lines.Err(), ctx.Err()), stderr.String())
+	return nil, fmt.Errorf("%w: %w %s", errNoReport, errors.Join(lines.Err(), ctx.Err()), stderr.String())
 }
 
 func (c Config) limit() time.Duration {
@@ -155,46 +175,4 @@ func (c Config) limit() time.Duration {
 		return 10 * time.Minute
 	}
 	return c.Limit
-}
-
-// qemu is the machine: the devices that a sandbox has, with an MP table from the
-// firmware and the virtio devices on the command line. The RTC is there because
-// the kernel waits a second for one that is missing; under KVM it asks
-// kvm-clock instead.
-func (c Config) qemu(ctx context.Context, dir string, extra ...string) (*exec.Cmd, error) {
-	share := c.Share
-	if share == "" {
-		share = filepath.Join(dir, "share")
-		if err := os.Mkdir(share, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-			return nil, err
-		}
-	}
-	line := append(append(guest.Cmdline(), qemuOnly...), c.Append...)
-	line = append(line, bootcount.Param)
-	args := []string{
-		"-M", "microvm,acpi=off,rtc=on,pic=on,pit=on,isa-serial=off,auto-kernel-cmdline=on",
-		"-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max",
-		// The same random numbers and the same date every time: addresses chosen
-		// at random decide which page tables a program needs.
-		"-seed", "1", "-rtc", "base=2025-01-01,clock=vm",
-		"-m", strconv.Itoa(max(c.Memory, 0) + 128*boolInt(c.Memory == 0)), "-smp", strconv.Itoa(max(c.CPUs, 1)),
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", c.Kernel, "-append", strings.Join(line, " "),
-		"-chardev", "stdio,id=console,signal=off",
-		"-device", "virtio-serial-device,max_ports=1", "-device", "virtconsole,chardev=console",
-		"-fsdev", "local,id=files,security_model=none,readonly=on,path=" + share,
-		"-device", "virtio-9p-device,fsdev=files,mount_tag=lucid",
-		"-object", "rng-random,id=rng,filename=/dev/zero", "-device", "virtio-rng-device,rng=rng",
-	}
-	if c.Initrd != "" {
-		args = append(args, "-initrd", c.Initrd)
-	}
-	return exec.CommandContext(ctx, "qemu-system-x86_64", append(args, extra...)...), nil
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }

@@ -1,10 +1,9 @@
 package countboot
 
 import (
-	"bytes"
-	"debug/elf"
 	"fmt"
-	"os"
+
+	"github.com/lucid-containers/lucid/internal/guestmem"
 )
 
 // pitCalibration measures the clock of the CPU against the PIT for some ten
@@ -13,35 +12,31 @@ import (
 // late to keep the kernel from it.
 const pitCalibration = "quick_pit_calibrate"
 
-// patchKernel copies the kernel to path with pitCalibration replaced by a
-// function that returns what it would find: 1 GHz in kHz.
-func patchKernel(kernel, systemMap, path string) error {
+// kernelMap is where the kernel maps its own image: __START_KERNEL_map.
+const kernelMap = 0xffffffff80000000
+
+// patchKernel replaces pitCalibration in the loaded kernel by a function that
+// returns what it would find: 1 GHz in kHz.
+func patchKernel(mem *guestmem.Memory, systemMap string) error {
 	syms, err := readSymbols(systemMap)
 	if err != nil {
 		return err
-	}
-	data, err := os.ReadFile(kernel)
-	if err != nil {
-		return err
-	}
-	f, err := elf.NewFile(bytes.NewReader(data))
-	if err != nil {
-		return fmt.Errorf("countboot: %s: %w", kernel, err)
 	}
 	code := []byte{
 		0xb8, 0x40, 0x42, 0x0f, 0x00, // mov $1000000, %eax
 		0xc3, // ret
 	}
 	for _, s := range syms {
-		if s.name != pitCalibration {
+		if s.name != pitCalibration || s.addr < kernelMap {
 			continue
 		}
-		for _, seg := range f.Progs {
-			if seg.Type == elf.PT_LOAD && s.addr >= seg.Vaddr && s.addr+uint64(len(code)) <= seg.Vaddr+seg.Filesz {
-				copy(data[seg.Off+s.addr-seg.Vaddr:], code)
-				return os.WriteFile(path, data, 0o644)
-			}
+		var old [4]byte
+		if err := mem.ReadAt(old[:], s.addr-kernelMap); err != nil {
+			return err
+		}
+		if old != [4]byte{} {
+			return mem.WriteAt(code, s.addr-kernelMap)
 		}
 	}
-	return fmt.Errorf("countboot: %s and %s do not belong together: no %s", kernel, systemMap, pitCalibration)
+	return fmt.Errorf("countboot: %s does not belong to the kernel: no %s", systemMap, pitCalibration)
 }

@@ -74,7 +74,7 @@ func Profile(ctx context.Context, c Config) (costs []Cost, sum uint64, err error
 		}
 		done <- err
 	}()
-	err = c.boot(ctx, []string{"-d", "in_asm,exec,nochain", "-D", fifo}, func(line string) bool {
+	_, err = c.boot(ctx, []string{"-d", "in_asm,exec,nochain", "-D", fifo}, func(line string) bool {
 		_, number, ok := strings.Cut(line, bootcount.Prefix)
 		if ok {
 			tsc, _ = strconv.ParseUint(strings.TrimSpace(number), 10, 64)

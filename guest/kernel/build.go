@@ -21,6 +21,7 @@ type Config struct {
 	Out     string    // directory that receives the results; required
 	Options []Option  // default [Fragments]
 	Skips   []Skip    // default [Skips]
+	Edits   []Edit    // default [Edits]
 	Jobs    int       // make -j, default 2
 	Log     io.Writer // progress, default none
 }
@@ -102,7 +103,12 @@ func (c *Config) defaults() error {
 		}
 	}
 	if c.Skips == nil {
-		c.Skips, err = Skips()
+		if c.Skips, err = Skips(); err != nil {
+			return err
+		}
+	}
+	if c.Edits == nil {
+		c.Edits, err = Edits()
 	}
 	return err
 }
@@ -121,7 +127,7 @@ func (c *Config) key(ctx context.Context) (string, error) {
 		first, _, _ := strings.Cut(string(out), "\n")
 		fmt.Fprintln(&tools, first)
 	}
-	return Inputs{Source: source, Options: c.Options, Skips: c.Skips, Toolchain: tools.String(), Recipe: recipe}.Key(), nil
+	return Inputs{Source: source, Options: c.Options, Skips: c.Skips, Edits: c.Edits, Toolchain: tools.String(), Recipe: recipe}.Key(), nil
 }
 
 // lock keeps other builds of this cache out until the returned function runs.
@@ -172,6 +178,9 @@ func (c *Config) compile(ctx context.Context, entry string) error {
 		// Nothing of these is compiled for this configuration, and no Kconfig file is in them
 		// (Documentation/Kconfig, which is read, is one level up).
 		"--exclude=*/Documentation/*/*", "--exclude=*/tools/testing/*", "--exclude=*/arch/*/boot/dts/*", "--exclude=*/drivers/gpu/drm/amd/include/*"); err != nil {
+		return err
+	}
+	if err := applyEdits(tree, c.Edits); err != nil {
 		return err
 	}
 	if err := c.configure(ctx, tree); err != nil {

@@ -18,6 +18,7 @@ type Inputs struct {
 	Source    string // hex SHA-256 of the tarball
 	Options   []Option
 	Skips     []Skip
+	Edits     []Edit
 	Toolchain string // versions of compiler and linker
 	Recipe    string
 }
@@ -31,7 +32,9 @@ func (in Inputs) Key() string {
 	for _, s := range in.Skips {
 		fmt.Fprintln(&skips, s.Name)
 	}
-	for _, field := range []string{in.Recipe, in.Source, in.Toolchain, string(render(in.Options)), skips.String()} {
+	var edits strings.Builder
+	writeEdits(&edits, in.Edits)
+	for _, field := range []string{in.Recipe, in.Source, in.Toolchain, string(render(in.Options)), skips.String(), edits.String()} {
 		fmt.Fprintf(h, "%d:%s\n", len(field), field)
 	}
 	return hex.EncodeToString(h.Sum(nil))[:32]

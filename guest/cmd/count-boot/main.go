@@ -38,6 +38,7 @@ func main() {
 	flag.StringVar(&c.Initrd, "initrd", "guest/out/initramfs.cpio", "initramfs")
 	flag.IntVar(&c.Memory, "m", 128, "memory in MiB")
 	flag.IntVar(&c.CPUs, "smp", 1, "vCPUs")
+	flag.BoolVar(&c.Serial, "serial", false, "use the serial transport, over which the hello is really received")
 	flag.StringVar(&c.Share, "share", "", "directory behind the 9p device (default an empty one)")
 	flag.Parse()
 	c.Append = strings.Fields(*more)
