@@ -76,6 +76,7 @@ func (a *app) runtime() (*runtime.Runtime, error) {
 	return runtime.New(runtime.Config{
 		Root:       a.root,
 		Sandbox:    []string{"/proc/self/exe", sandboxName},
+		StandIn:    []string{"/proc/self/exe", standInName},
 		SandboxEnv: sandboxEnv(),
 		Log:        a.log.Logger,
 	})

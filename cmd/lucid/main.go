@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"github.com/urfave/cli/v3"
+
+	"github.com/lucid-containers/lucid/internal/runtime"
 )
 
 const usage = `runs OCI containers, each in a microVM of its own
@@ -25,10 +27,13 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == sandboxName {
 		os.Exit(sandboxMain())
 	}
-	a := &app{log: stderrLogger()}
+	if len(os.Args) > 1 && os.Args[1] == standInName {
+		os.Exit(runtime.StandInMain())
+	}
+	a := &app{log: stderrLogger(), failed: 1}
 	if err := a.command().Run(context.Background(), os.Args); err != nil {
 		a.log.fatal(err)
-		os.Exit(1)
+		os.Exit(a.failed)
 	}
 	os.Exit(a.status)
 }
@@ -38,6 +43,7 @@ type app struct {
 	log    *logger
 	root   string // --root, absolute
 	status int    // exit status of a command that succeeded
+	failed int    // and of one that did not
 }
 
 func (a *app) command() *cli.Command {
@@ -55,8 +61,10 @@ func (a *app) command() *cli.Command {
 		// Errors are ours to report, and an exec.ExitError is no exit code.
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 		Commands: []*cli.Command{
-			a.checkCommand(), a.createCommand(), a.deleteCommand(), a.killCommand(), a.listCommand(),
-			a.runCommand(), a.specCommand(), a.startCommand(), a.stateCommand(), a.versionCommand(),
+			a.checkCommand(), a.createCommand(), a.deleteCommand(), a.eventsCommand(), a.execCommand(), a.featuresCommand(),
+			a.killCommand(), a.listCommand(), a.pauseCommand(), a.psCommand(), a.resumeCommand(), a.runCommand(),
+			a.specCommand(), a.startCommand(), a.stateCommand(), a.updateCommand(), a.versionCommand(),
+			notYet("checkpoint", "save the state of a running container"), notYet("restore", "restore a container from a checkpoint"),
 		},
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			if cmd.Args().Present() {

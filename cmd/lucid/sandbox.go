@@ -13,6 +13,9 @@ import (
 // sandboxName is the hidden command that holds a VM.
 const sandboxName = "sandbox"
 
+// standInName is the hidden command that stands for a detached exec.
+const standInName = "exec-process"
+
 // sandboxEnv is the whole environment of a sandbox process. The Go runtime
 // reads these before anything of ours runs. The process keeps little garbage,
 // and besides the vCPUs, which sit in the kernel, has little to do at once.

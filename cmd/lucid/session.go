@@ -50,11 +50,8 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 	}
 	console := cmd.String("console-socket")
 	terminal := spec.Process.Terminal
-	if detach && terminal && console == "" {
-		return nil, errors.New("cannot allocate tty if lucid will detach without setting console socket")
-	}
-	if (!detach || !terminal) && console != "" {
-		return nil, errors.New("cannot use console socket if lucid will not detach or allocate tty")
+	if err := checkTerminal(detach, terminal, console); err != nil {
+		return nil, err
 	}
 	plan, err := oci.Split(spec, bundle)
 	if err != nil {
@@ -99,6 +96,17 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 	return s, nil
 }
 
+// checkTerminal has runc's words.
+func checkTerminal(detach, terminal bool, console string) error {
+	if detach && terminal && console == "" {
+		return errors.New("cannot allocate tty if lucid will detach without setting console socket")
+	}
+	if (!detach || !terminal) && console != "" {
+		return errors.New("cannot use console socket if lucid will not detach or allocate tty")
+	}
+	return nil
+}
+
 func (s *session) close() {
 	if s.tty != nil {
 		s.tty.close()
@@ -128,7 +136,7 @@ func (s *session) create(ctx context.Context) (*runtime.Container, error) {
 		// Only the sandbox may hold it: its exit is the terminal's end.
 		s.tty.closeSlave()
 	}
-	if err := s.announce(c); err != nil {
+	if err := s.announce(c.Pid()); err != nil {
 		s.discard(c)
 		return nil, err
 	}
@@ -136,9 +144,9 @@ func (s *session) create(ctx context.Context) (*runtime.Container, error) {
 }
 
 // announce tells the caller the pid.
-func (s *session) announce(c *runtime.Container) error {
+func (s *session) announce(pid int) error {
 	if s.pidfd != "" {
-		fd, err := unix.PidfdOpen(c.Pid(), 0)
+		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
 			return os.NewSyscallError("pidfd_open", err)
 		}
@@ -151,11 +159,11 @@ func (s *session) announce(c *runtime.Container) error {
 	if s.pidFile == "" {
 		return nil
 	}
-	return runtime.WriteFileAtomic(s.pidFile, []byte(strconv.Itoa(c.Pid())), 0o644)
+	return runtime.WriteFileAtomic(s.pidFile, []byte(strconv.Itoa(pid)), 0o644)
 }
 
 func (s *session) discard(c *runtime.Container) {
-	if err := s.rt.Delete(c.ID(), true); err != nil {
+	if err := s.rt.Discard(c); err != nil {
 		s.log.Warn("cannot delete the container", "id", c.ID(), "err", err)
 	}
 }

@@ -117,3 +117,49 @@ func (t *tty) close() {
 		_ = t.master.Close()
 	})
 }
+
+// hostTerminal is this process's terminal while a guest's terminal is
+// connected to it.
+type hostTerminal struct {
+	console console.Console // nil: there is none
+}
+
+// newHostTerminal makes this process's terminal raw, if there is one.
+func newHostTerminal() (*hostTerminal, error) {
+	h := &hostTerminal{}
+	for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+		if c, err := console.ConsoleFromFile(f); err == nil {
+			h.console = c
+			break
+		}
+	}
+	if h.console == nil {
+		return h, nil
+	}
+	if err := h.console.SetRaw(); err != nil {
+		return nil, err
+	}
+	if err := makeRaw(h.console); err != nil {
+		h.reset()
+		return nil, err
+	}
+	return h, nil
+}
+
+// size is nil without a terminal.
+func (h *hostTerminal) size() *specs.Box {
+	if h.console == nil {
+		return nil
+	}
+	size, err := h.console.Size()
+	if err != nil || size.Width == 0 || size.Height == 0 {
+		return nil
+	}
+	return &specs.Box{Width: uint(size.Width), Height: uint(size.Height)}
+}
+
+func (h *hostTerminal) reset() {
+	if h.console != nil {
+		_ = h.console.Reset()
+	}
+}

@@ -40,7 +40,7 @@ func Load(bundle string) (*specs.Spec, error) {
 
 func readConfig(path string) ([]byte, error) {
 	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) && filepath.Base(path) == ConfigFile {
 		// runc's words.
 		return nil, fmt.Errorf("JSON specification file %s not found", ConfigFile)
 	}
@@ -84,4 +84,20 @@ func Parse(data []byte) (*specs.Spec, error) {
 func line(data []byte, offset int64) int {
 	offset = min(max(offset, 0), int64(len(data)))
 	return 1 + bytes.Count(data[:offset], []byte{'\n'})
+}
+
+// LoadProcess reads and validates a process for exec.
+func LoadProcess(path string) (*specs.Process, error) {
+	data, err := readConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	var p *specs.Process
+	if err := json.Unmarshal(data, &p); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if p == nil {
+		return nil, fmt.Errorf("%s: process cannot be null", path)
+	}
+	return p, ValidateProcess(p)
 }

@@ -25,8 +25,10 @@ type Host struct {
 	Rootfs Export
 	// Binds has one entry per bind mount of Guest.Mounts, in their order.
 	Binds []Bind `json:",omitempty"`
-	// NetNS is the path of the network namespace to sit in; empty means none.
-	NetNS string `json:",omitempty"`
+	// NetNS is the path of the network namespace to sit in, NewNetNS asks for
+	// a new one. Neither means the caller's.
+	NetNS    string `json:",omitempty"`
+	NewNetNS bool   `json:",omitempty"`
 	// CgroupsPath is linux.cgroupsPath as written.
 	CgroupsPath string       `json:",omitempty"`
 	Hooks       *specs.Hooks `json:",omitempty"`
@@ -69,7 +71,7 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 		p.Host.CgroupsPath = l.CgroupsPath
 		for _, ns := range l.Namespaces {
 			if ns.Type == specs.NetworkNamespace {
-				p.Host.NetNS = ns.Path
+				p.Host.NetNS, p.Host.NewNetNS = ns.Path, ns.Path == ""
 			}
 		}
 	}

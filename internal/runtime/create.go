@@ -119,6 +119,10 @@ func (r *Runtime) spawn(c *Container, cfg CreateConfig) (*os.File, error) {
 		Token: c.rec.Token, Version: cfg.Spec.Version, ID: cfg.ID, Bundle: cfg.Bundle, Rootfs: cfg.Plan.Host.Rootfs.Path,
 		Created: time.Now().UTC(), Annotations: cfg.Spec.Annotations, Hooks: cfg.Plan.Host.Hooks,
 	}
+	groups, err := c.findCgroups(cfg.Plan.Host.CgroupsPath)
+	if err != nil {
+		return nil, err
+	}
 	if err := writeRecord(c.dir, &c.rec); err != nil {
 		return nil, err
 	}
@@ -128,6 +132,9 @@ func (r *Runtime) spawn(c *Container, cfg CreateConfig) (*os.File, error) {
 	}
 	c.rec.Pid = c.child.cmd.Process.Pid
 	if c.rec.StartTime, err = startTime(c.rec.Pid); err == nil {
+		err = c.enter(groups)
+	}
+	if err == nil {
 		err = writeRecord(c.dir, &c.rec)
 	}
 	if err != nil {
@@ -137,19 +144,38 @@ func (r *Runtime) spawn(c *Container, cfg CreateConfig) (*os.File, error) {
 	return ours, nil
 }
 
+// findCgroups looks up where the sandbox process is to be and writes down what
+// is to be removed again, before it exists. Without a cgroupsPath the process
+// stays in the caller's cgroup.
+func (c *Container) findCgroups(path string) (*cgroups, error) {
+	if path == "" {
+		return &cgroups{}, nil
+	}
+	groups, err := findCgroups(cgroupRoot, path)
+	if err != nil {
+		return nil, err
+	}
+	c.rec.Cgroups = groups.fresh()
+	return groups, nil
+}
+
+// enter puts the sandbox process, which waits for its configuration, there.
+func (c *Container) enter(groups *cgroups) error {
+	err := groups.join(c.rec.Pid)
+	if err != nil && os.Geteuid() != 0 {
+		c.log.Info("no cgroup for the sandbox process", "err", err)
+		return nil
+	}
+	return err
+}
+
 // start runs the sandbox command with its descriptors (control.LaunchFD and
 // following).
 func (r *Runtime) start(c *Container, cfg CreateConfig) (*os.File, error) {
-	// What the caller has open without close-on-exec, such as the pipes of
-	// another container, must not live on in the sandbox process.
-	if err := unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return nil, os.NewSyscallError("close_range", err)
-	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	ours, theirs, err := launchPair()
 	if err != nil {
-		return nil, os.NewSyscallError("socketpair", err)
+		return nil, err
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "launch"), os.NewFile(uintptr(pair[1]), "launch")
 	defer theirs.Close()
 	files, err := c.inherited(theirs, cfg)
 	for _, f := range files[1:] {
@@ -169,7 +195,7 @@ func (r *Runtime) start(c *Container, cfg CreateConfig) (*os.File, error) {
 	// PDEATHSIG: it outlives us.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: cfg.Terminal, Ctty: 0}
 	c.spawned = control.Now()
-	if err := cmd.Start(); err != nil {
+	if err := startIn(cmd, &cfg.Plan.Host); err != nil {
 		_ = ours.Close()
 		return nil, fmt.Errorf("sandbox process: %w", err)
 	}

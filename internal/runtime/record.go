@@ -37,6 +37,8 @@ type record struct {
 	// process of the same pid.
 	Pid       int    `json:"pid"`
 	StartTime uint64 `json:"startTime"`
+	// Cgroups are the directories that were made for the sandbox process.
+	Cgroups []string `json:"cgroups,omitempty"`
 	// Committed says that Create has succeeded.
 	Committed bool `json:"committed"`
 	// Started is only looked at when a live sandbox process does not answer.

@@ -164,6 +164,7 @@ func (r *Runtime) remove(id string, rec *record) error {
 		return err
 	}
 	if rec != nil {
+		removeCgroups(rec.Cgroups)
 		runPoststop(rec, r.log)
 	}
 	// The lock goes last: whoever waits for it finds it gone (lock). A

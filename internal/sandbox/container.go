@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -59,6 +61,8 @@ type container struct {
 	pause   pausing
 
 	execs execs
+
+	starting sync.Once // starts to copy the stdio: a start that failed may be tried again
 
 	started chan struct{} // closed when the process has been started
 	stopped chan struct{} // closed with state stopped
@@ -158,12 +162,28 @@ const (
 	maxText     = 1024
 )
 
-// clip bounds a text of the guest.
+// clip bounds a text of the guest, and takes out what could act on the
+// terminal of whoever reads it.
 func clip(s string) string {
+	text := printable(s[:min(len(s), maxText)])
 	if len(s) > maxText {
-		return s[:maxText] + "…"
+		text += "…"
 	}
-	return s
+	return text
+}
+
+// printable replaces what a terminal may obey (escapes, and controls of writing
+// direction), and line ends: one message is one line.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n', r == '\r', r == '\t':
+			return ' '
+		case !unicode.IsPrint(r):
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // start releases the container's process.
@@ -184,13 +204,16 @@ func (c *container) start(ctx context.Context) error {
 	c.state = control.StateRunning
 	c.mu.Unlock()
 
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	// A caller that goes away does not stop what the guest has begun.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
 	// Before the call: the process may write, and end, before the answer.
-	c.io.start()
+	c.starting.Do(c.io.start)
 	if err := c.client.Call(ctx, wire.MethodStartContainer, &wire.StartContainer{ID: c.id}, nil); err != nil {
+		// Only an answer says that the process does not run.
+		var refused *wire.Error
 		c.mu.Lock()
-		if c.state == control.StateRunning && !c.exiting {
+		if errors.As(err, &refused) && c.state == control.StateRunning && !c.exiting {
 			c.state = control.StateCreated
 		}
 		c.mu.Unlock()

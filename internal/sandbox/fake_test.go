@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lucid-containers/lucid/devices/spool"
 	"github.com/lucid-containers/lucid/internal/control"
 	"github.com/lucid-containers/lucid/internal/oci"
 	"github.com/lucid-containers/lucid/internal/wire"
@@ -201,7 +202,7 @@ func newRig(t *testing.T, handle map[string]func(json.RawMessage) (any, *wire.Er
 			guestLog: newGuestLog(io.Discard, nil), c: newContainer("c1", plan, times, log),
 		},
 	}
-	r.machine = &machine{vm: r.vm, link: &fakeLink{hostCtl, wire.NewMux(hostStr)}}
+	r.machine = &machine{vm: r.vm, link: &fakeLink{hostCtl, wire.NewMux(hostStr)}, console: spool.New(r.guestLog, 4096)}
 	t.Cleanup(func() { _ = guestCtl.Close(); _ = guestStr.Close(); _ = hostCtl.Close(); _ = hostStr.Close() })
 	go func() { exit, err := r.vm.Run(context.Background()); r.vmEnded <- vmEnd{exit, err} }()
 	go r.agent.routine()

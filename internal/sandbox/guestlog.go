@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -24,6 +25,7 @@ type guestLog struct {
 
 	mu   sync.Mutex
 	left int    // bytes that out still takes
+	lost uint64 // bytes that it did not take
 	tail []byte // the last guestTail bytes
 	line []byte // an unfinished line for log
 }
@@ -36,20 +38,38 @@ func newGuestLog(out io.Writer, log *slog.Logger) *guestLog {
 func (g *guestLog) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if n := min(len(p), g.left); n > 0 {
+	n := min(len(p), g.left)
+	if n > 0 {
 		_, _ = g.out.Write(p[:n])
 		if g.left -= n; g.left == 0 {
 			_, _ = io.WriteString(g.out, "\n[lucid: console log is full]\n")
 		}
 	}
+	g.lost += uint64(len(p) - n)
 	g.tail = append(g.tail, p...)
 	if extra := len(g.tail) - guestTail; extra > 0 {
 		g.tail = append(g.tail[:0], g.tail[extra:]...)
 	}
 	if g.log != nil {
-		g.logLines(p)
+		g.logLines(p[:n])
 	}
 	return len(p), nil
+}
+
+// finish writes the end of what did not fit: there a kernel says why it died.
+func (g *guestLog) finish() {
+	last := g.lastLines(4)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.lost == 0 {
+		return
+	}
+	if g.log != nil {
+		g.log.Debug("guest's last lines", "lines", last)
+	}
+	end := g.tail[len(g.tail)-int(min(uint64(len(g.tail)), g.lost)):]
+	_, _ = fmt.Fprintf(g.out, "[lucid: %d bytes left out]\n%s", g.lost-uint64(len(end)), end)
+	g.lost = 0
 }
 
 func (g *guestLog) logLines(p []byte) {
@@ -71,7 +91,7 @@ func (g *guestLog) logLines(p []byte) {
 	}
 }
 
-// lastLine is the last line with something in it: what a panicking kernel
+// lastLines are the last lines with something in them: what a panicking kernel
 // said, mostly.
 func (g *guestLog) lastLines(n int) string {
 	g.mu.Lock()
@@ -79,7 +99,7 @@ func (g *guestLog) lastLines(n int) string {
 	var lines []string
 	for l := range strings.Lines(strings.ToValidUTF8(string(g.tail), "?")) {
 		if l = strings.TrimSpace(l); l != "" {
-			lines = append(lines, l)
+			lines = append(lines, printable(l))
 		}
 	}
 	if len(lines) > n {

@@ -12,6 +12,10 @@ import (
 const (
 	logBurst  = 200
 	logPerSec = 1
+	// After that many lines it is one per minute: the log lies in memory, and a
+	// container may live for years.
+	logMany       = 10_000
+	logPerSecMany = 1.0 / 60
 )
 
 // limitLog returns a logger that drops lines above the rate. Lines of --debug
@@ -29,6 +33,7 @@ type logBucket struct {
 	mu      sync.Mutex
 	tokens  float64
 	last    time.Time
+	passed  int
 	dropped int
 }
 
@@ -36,13 +41,18 @@ type logBucket struct {
 func (b *logBucket) take(now time.Time) (ok bool, dropped int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.tokens = min(logBurst, b.tokens+now.Sub(b.last).Seconds()*logPerSec)
+	perSec := float64(logPerSec)
+	if b.passed >= logMany {
+		perSec = logPerSecMany
+	}
+	b.tokens = min(logBurst, b.tokens+now.Sub(b.last).Seconds()*perSec)
 	b.last = now
 	if b.tokens < 1 {
 		b.dropped++
 		return false, 0
 	}
 	b.tokens--
+	b.passed++
 	dropped, b.dropped = b.dropped, 0
 	return true, dropped
 }

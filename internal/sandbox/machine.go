@@ -40,8 +40,9 @@ const (
 // machine is the VM and its devices. It is never taken apart: the process
 // that owns it ends, and the host's kernel does that faster.
 type machine struct {
-	vm   runner
-	link link
+	vm      runner
+	link    link
+	console io.Closer // writes out what the guest has printed, in bounded time
 }
 
 // runner is what is used of a vmm.VM once it is built.
@@ -142,6 +143,7 @@ func (m *machine) devices(mem *guestmem.Memory, plan *oci.Plan, files *p9server.
 	if err != nil {
 		return nil, err
 	}
+	m.console = cons
 	list := []named{{"console", cons}, {"9p", share}, {"rng", rng.New()}}
 	if serial {
 		m.link, err = newSerialLink(cons)

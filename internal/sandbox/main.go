@@ -73,6 +73,7 @@ func Main(child *control.Child, log *slog.Logger) int {
 	trim()
 	go s.routineSettled()
 	code := s.wait()
+	s.closeConsole()
 	s.writeTimeline()
 	s.c.finish(code)
 	s.server.Drain(answerGrace)
@@ -177,12 +178,22 @@ func (s *sandbox) explain(ctx context.Context, err error) error {
 		return guestError(err)
 	case errors.Is(context.Cause(ctx), errVMEnded):
 		end := <-s.vmEnded
+		s.closeConsole()
 		return fmt.Errorf("the guest ended before the container was created: %s%s", end, s.lastWords())
 	case ctx.Err() != nil:
 		return fmt.Errorf("the guest did not get ready within %v%s", createTimeout, s.lastWords())
 	default:
 		return err
 	}
+}
+
+// closeConsole brings what the guest has printed to console.log. A second call
+// does nothing.
+func (s *sandbox) closeConsole() {
+	if err := s.machine.console.Close(); err != nil {
+		s.log.Warn("console log", "err", err)
+	}
+	s.guestLog.finish()
 }
 
 func (s *sandbox) lastWords() string {
@@ -223,6 +234,7 @@ func (s *sandbox) wait() int {
 			return code
 		default:
 		}
+		s.closeConsole()
 		s.log.Error("the VM ended under its container: " + end.String() + s.lastWords())
 		return failed
 	case <-s.c.client.Done():
