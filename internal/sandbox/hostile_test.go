@@ -48,6 +48,8 @@ func TestLastWords(t *testing.T) {
 	console := spool.New(r.guestLog, 4096)
 	r.machine.console = console
 	r.log = slog.New(slog.NewTextHandler(&log, nil))
+	_, _ = console.Write([]byte("boot\n"))
+	time.Sleep(20 * time.Millisecond) // that is being written when the rest comes
 	_, _ = console.Write([]byte("Kernel panic - not syncing: \x1b]0;owned\x07\u202edead\n"))
 	r.vm.end <- vmEnd{vmm.Exit{Reason: vmm.ReasonReset}, nil}
 	if code := r.exit(t); code != failed {
