@@ -24,6 +24,7 @@ func (a *app) stateCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			state.Owner = owner(c.Dir())
 			data, err := json.MarshalIndent(state, "", "  ")
 			if err != nil {
 				return err
