@@ -55,19 +55,19 @@ func installed(kind, name, exe string) (string, error) {
 		kind, strings.Join(tried, " and "), kind)
 }
 
-// readable finds early what would otherwise fail late.
+// readable finds early what would otherwise fail late. The look comes before the
+// open, which of a FIFO waits for a writer.
 func readable(what, path string) (string, error) {
-	f, err := os.Open(path)
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = &os.PathError{Op: "read", Path: path, Err: errors.New("not a regular file")}
+	}
+	var f *os.File
+	if err == nil {
+		f, err = os.Open(path)
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", what, err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", what, err)
-	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s: %w", what, &os.PathError{Op: "read", Path: path, Err: errors.New("not a regular file")})
-	}
-	return path, nil
+	return path, f.Close()
 }

@@ -27,7 +27,11 @@ func Load(bundle string) (*specs.Spec, error) {
 	if !info.IsDir() {
 		return nil, fmt.Errorf("bundle: %s is not a directory", bundle)
 	}
-	data, err := readConfig(filepath.Join(bundle, ConfigFile))
+	path := filepath.Join(bundle, ConfigFile)
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path) // an open could wait for ever
+	}
+	data, err := readConfig(path)
 	if err != nil {
 		return nil, err
 	}
