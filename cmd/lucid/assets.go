@@ -55,17 +55,13 @@ func installed(kind, name, exe string) (string, error) {
 		kind, strings.Join(tried, " and "), kind)
 }
 
-// readable finds early what would otherwise fail late. The look comes before the
-// open, which of a FIFO waits for a writer.
+// readable finds early what would otherwise fail late. It looks before it opens:
+// an open of a FIFO waits for a writer.
 func readable(what, path string) (string, error) {
-	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		err = &os.PathError{Op: "read", Path: path, Err: errors.New("not a regular file")}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%s: %w", what, &os.PathError{Op: "read", Path: path, Err: errors.New("not a regular file")})
 	}
-	var f *os.File
-	if err == nil {
-		f, err = os.Open(path)
-	}
+	f, err := os.Open(path)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", what, err)
 	}
