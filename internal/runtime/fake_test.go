@@ -42,6 +42,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == fakeName {
 		os.Exit(fakeMain())
 	}
+	if len(os.Args) > 1 && os.Args[1] == fakeStandIn {
+		os.Exit(runtime.StandInMain())
+	}
 	if len(os.Args) > 1 && os.Args[1] == creatorName {
 		os.Exit(creatorMain())
 	}
@@ -54,6 +57,7 @@ type fake struct {
 	state  control.State
 	exit   *control.Exit
 	gone   chan struct{}
+	execs  map[string]*fakeExec
 }
 
 func (f *fake) is(b string) bool { return slices.Contains(f.behave, b) }
@@ -111,7 +115,7 @@ func (f *fake) end(code int) {
 	}
 }
 
-func (f *fake) Control(ctx context.Context, method string, params json.RawMessage, _ []*os.File) (any, error) {
+func (f *fake) Control(ctx context.Context, method string, params json.RawMessage, files []*os.File) (any, error) {
 	f.mu.Lock()
 	state := f.state
 	f.mu.Unlock()
@@ -143,12 +147,15 @@ func (f *fake) Control(ctx context.Context, method string, params json.RawMessag
 		if state == control.StateStopped {
 			return nil, &control.Error{Kind: control.KindNotRunning}
 		}
+		if p.ExecID != "" {
+			return nil, f.killExec(p)
+		}
 		if p.Signal == int(unix.SIGKILL) || (p.Signal != 0 && !f.is(fakeIgnoreTerm)) {
 			f.end(128 + p.Signal)
 		}
 		return nil, nil
 	default:
-		return nil, &control.Error{Kind: control.KindBadRequest, Message: method}
+		return f.more(ctx, method, params, files)
 	}
 }
 
@@ -174,6 +181,7 @@ func newWorld(t *testing.T, env ...string) *world {
 func newRuntime(t testing.TB, root string, env []string) *runtime.Runtime {
 	rt, err := runtime.New(runtime.Config{
 		Root: root, Sandbox: []string{"/proc/self/exe", fakeName}, SandboxEnv: env,
+		StandIn: []string{"/proc/self/exe", fakeStandIn},
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {

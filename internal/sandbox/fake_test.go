@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,8 @@ type fakeVM struct {
 	stop chan struct{}
 	once sync.Once
 	end  chan vmEnd
+
+	paused atomic.Bool
 }
 
 func newFakeVM() *fakeVM { return &fakeVM{stop: make(chan struct{}), end: make(chan vmEnd, 1)} }
@@ -36,8 +39,9 @@ func (f *fakeVM) Run(context.Context) (vmm.Exit, error) {
 	}
 }
 func (f *fakeVM) Stop()            { f.once.Do(func() { close(f.stop) }) }
-func (f *fakeVM) Pause() error     { return nil }
-func (f *fakeVM) Resume() error    { return nil }
+func (f *fakeVM) Pause() error     { f.paused.Store(true); return nil }
+func (f *fakeVM) Resume() error    { f.paused.Store(false); return nil }
+func (f *fakeVM) isPaused() bool   { return f.paused.Load() }
 func (f *fakeVM) Stats() vmm.Stats { return vmm.Stats{} }
 func (f *fakeVM) Marks() vmm.Marks { return vmm.Marks{} }
 func (f *fakeVM) stopped() bool {
