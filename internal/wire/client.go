@@ -25,7 +25,7 @@ type Event struct {
 func (e Event) Exited() (*ContainerExited, error) {
 	x := new(ContainerExited)
 	if err := json.Unmarshal(e.Params, x); err != nil {
-		return nil, protocolError(err.Error())
+		return nil, badJSON(err)
 	}
 	return x, nil
 }
@@ -149,7 +149,7 @@ func decodeResult(r *Frame, result any) error {
 		return nil
 	}
 	if err := json.Unmarshal(r.Result, result); err != nil {
-		return protocolError(err.Error())
+		return badJSON(err)
 	}
 	return nil
 }
@@ -233,7 +233,7 @@ func (c *Client) takeHello(f *Frame) error {
 	}
 	h := new(Hello)
 	if err := json.Unmarshal(f.Params, h); err != nil {
-		return protocolError(err.Error())
+		return badJSON(err)
 	}
 	if h.Version != Version {
 		return protocolError("agent speaks another version")

@@ -28,6 +28,16 @@ type protocolError string
 func (e protocolError) Error() string { return "wire: protocol error: " + string(e) }
 func (e protocolError) Unwrap() error { return ErrProtocol }
 
+// maxReason bounds what an error quotes of the peer, in bytes.
+const maxReason = 200
+
+// badJSON is for a frame that cannot be decoded. What package json says of it
+// may hold a number of the peer's with millions of digits.
+func badJSON(err error) error {
+	text := err.Error()
+	return protocolError(text[:min(len(text), maxReason)])
+}
+
 // Frame is what one control frame holds: a request (ID and Method), its
 // response (ID, and Error or Result) or an event (Method, ID 0).
 type Frame struct {
@@ -62,7 +72,7 @@ func (c *Conn) ReadFrame() (*Frame, error) {
 	}
 	f := new(Frame)
 	if err := json.Unmarshal(b, f); err != nil {
-		return nil, protocolError(err.Error())
+		return nil, badJSON(err)
 	}
 	return f, nil
 }

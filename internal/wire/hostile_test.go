@@ -47,6 +47,16 @@ func TestHelloTooLong(t *testing.T) {
 	}
 }
 
+// An error does not carry megabytes of the guest's into a log.
+func TestErrorIsShort(t *testing.T) {
+	c, a := newClient(t, nil)
+	go func() { _ = a.WriteRaw(frameBytes(`{"id":` + strings.Repeat("9", 4<<20) + `}`)) }()
+	_, err := c.Hello(t.Context())
+	if !errors.Is(err, wire.ErrProtocol) || len(err.Error()) > 1000 {
+		t.Errorf("%d bytes of error, protocol error: %v", len(err.Error()), errors.Is(err, wire.ErrProtocol))
+	}
+}
+
 // A guest that does not read the streams' port cannot hold up a Close.
 func TestMuxCloseToDeafGuest(t *testing.T) {
 	host, guest := net.Pipe()
