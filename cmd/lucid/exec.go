@@ -23,6 +23,8 @@ func (a *app) execCommand() *cli.Command {
 		ArgsUsage:    "CONTAINER-ID COMMAND [ARG...]",
 		StopOnNthArg: &one,
 		Flags:        execFlags(),
+		// A comma belongs to the value of --env.
+		DisableSliceFlagSeparator: true,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if err := checkArgs(cmd, 1, atLeast); err != nil {
 				return err

@@ -136,10 +136,12 @@ func launchPair() (ours, theirs *os.File, err error) {
 // StandInMain is the stand-in process. It returns its exit status.
 func StandInMain() int {
 	signals := CatchSignals()
-	if _, err := unix.FcntlInt(control.LaunchFD, unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
+	var st unix.Stat_t
+	if err := unix.Fstat(control.LaunchFD, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		fmt.Fprintln(os.Stderr, "lucid: this command is for lucid's own use: it inherits what it works on")
 		return 1
 	}
+	unix.CloseOnExec(control.LaunchFD)
 	launch := os.NewFile(control.LaunchFD, "launch")
 	var l standInLaunch
 	if err := control.Receive(launch, &l); err != nil {

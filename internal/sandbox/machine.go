@@ -73,6 +73,7 @@ func newMachine(launch *control.Launch, plan *oci.Plan, guestOut io.Writer, log 
 		return nil, fmt.Errorf("initramfs: %w", err)
 	}
 	defer unix.Munmap(initrd)
+	mountPoints(plan, log)
 	files, err := newFiles(plan, log)
 	if err != nil {
 		return nil, err
