@@ -138,7 +138,7 @@ func TestRealKillSandbox(t *testing.T) {
 func TestDeadSandboxIsStopped(t *testing.T) {
 	b := newBundle(t, "sleep", "1000")
 	b.write()
-	lucid(t, nil, "create", "--bundle", b.dir, b.id).wantCode(t, 0)
+	leave(t, "create", "--bundle", b.dir, b.id)
 	t.Cleanup(func() { lucid(t, nil, "delete", "--force", b.id) })
 	wantContains(t, lucid(t, nil, "state", b.id).stdout, `"status": "created"`)
 	lucid(t, nil, "start", b.id).wantCode(t, 0)

@@ -190,6 +190,18 @@ func lucid(t *testing.T, stdin io.Reader, args ...string) result {
 	return result{out.String(), errs.String(), exitCode(t, err), time.Since(start)}
 }
 
+// leave runs a command that leaves a container behind. That holds on to the standard files it was given, so they are
+// /dev/null: lucid's pipes would not end before the container does.
+func leave(t *testing.T, args ...string) {
+	t.Helper()
+	log := filepath.Join(world.dir, "leave.log")
+	cmd := command(t, append([]string{"--log", log}, args...)...)
+	if code := exitCode(t, cmd.Run()); code != 0 {
+		text, _ := os.ReadFile(log)
+		t.Fatalf("lucid %v: exit code %d\n%s", args, code, tail(string(text)))
+	}
+}
+
 // run runs the bundle's container to its end.
 func (b *bundle) run(stdin io.Reader) result {
 	b.t.Helper()

@@ -20,7 +20,7 @@ const guestRAM = 128 << 10
 func TestRealSandboxMemory(t *testing.T) {
 	b := newBundle(t, "sleep", "1000")
 	b.write()
-	lucid(t, nil, "run", "--detach", "--bundle", b.dir, b.id).wantCode(t, 0)
+	leave(t, "run", "--detach", "--bundle", b.dir, b.id)
 	t.Cleanup(func() { lucid(t, nil, "delete", "--force", b.id).wantCode(t, 0) })
 	private, guest := privateMemory(t, containerState(t, b.id).Pid)
 	t.Logf("sandbox: %d KiB private beside %d KiB of guest RAM in use", private, guest)

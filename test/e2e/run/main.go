@@ -77,6 +77,9 @@ func run(ctx context.Context, only, where string) error {
 	}
 	fmt.Println("e2e: in the lab")
 	line := strings.Join(append(env, prog, "-test.v", "-test.timeout=40m", "-test.run", "'"+or(only, ".")+"'"), " ")
+	if only == "" {
+		line += " -test.skip '" + slow + "'"
+	}
 	// One processor: with two, an L1 that runs VMs was seen to hang for good (docs/lab.md).
 	lab := []string{"LAB_TIMEOUT=45m", "LAB_MEM=6144", "LAB_CPUS=1", "LAB_MEMFILES=" + stage}
 	return test(ctx, lab, filepath.Join(stage, "bin", "lab"), line)
@@ -91,6 +94,9 @@ func copyAll(dir string, names ...string) error {
 	}
 	return nil
 }
+
+// slow are the tests that run only when they are named, as in `go run ./test/e2e/run -where lab -run TestDocker`.
+const slow = "^TestDocker"
 
 func or(s, otherwise string) string {
 	if s != "" {
