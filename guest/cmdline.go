@@ -13,9 +13,7 @@ type Parameter struct {
 // configuration is said there.
 var parameters = []Parameter{
 	{"console=hvc0", "virtio console; there is no other"},
-	{"quiet", "printing is the dearest thing a booting kernel does; a panic is printed all the same"},
 	{"reboot=t", "a reboot is a triple fault, which KVM reports as KVM_EXIT_SHUTDOWN"},
-	{"panic=-1", "a panic reboots at once, so ends the VM"},
 	{"tsc=reliable", "no watchdog timer, which would wake an idle VM twice a second, and no test of the clock between vCPUs"},
 	{"noreplace-smp", "leave LOCK prefixes alone on one vCPU: patching them out costs 2.3 M instructions"},
 	{"rootfstype=ramfs", "for the initramfs: a page of it costs 400 instructions less to unpack than in tmpfs"},

@@ -12,23 +12,56 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/lucid-containers/lucid/internal/guestmem"
+	"github.com/lucid-containers/lucid/vmm/boot"
 )
 
-func TestStubIsPVH(t *testing.T) {
-	f, err := elf.NewFile(bytes.NewReader(stubKernel()))
+func TestImageIsPVH(t *testing.T) {
+	low := []segment{{0x500, []byte("12345678")}, {0x9000, []byte("abcd")}}
+	stub, err := newStub(boot.Entry{RIP: 0x1000123, StartInfo: 0x6000, GDT: 0x500}, low, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(f.Progs) != 2 || f.Progs[0].Type != elf.PT_LOAD || f.Progs[1].Type != elf.PT_NOTE {
-		t.Fatalf("segments %v", f.Progs)
+	if !bytes.HasSuffix(stub, []byte("12345678abcd")) {
+		t.Errorf("the stub ends with % x", stub[len(stub)-12:])
 	}
-	note := make([]byte, f.Progs[1].Filesz)
-	if _, err := f.Progs[1].ReadAt(note, 0); err != nil {
+	f, err := elf.NewFile(bytes.NewReader(elfImage([]segment{{stubAt, stub}, {0x1000000, []byte("kernel")}}, stubAt)))
+	if err != nil {
 		t.Fatal(err)
 	}
-	entry := uint64(f.ByteOrder.Uint32(note[16:]))
-	if f.ByteOrder.Uint32(note[8:]) != 18 || string(note[12:16]) != "Xen\x00" || entry != f.Entry {
-		t.Errorf("note % x, entry %#x", note, f.Entry)
+	if len(f.Progs) != 3 || f.Progs[0].Type != elf.PT_NOTE || f.Progs[1].Type != elf.PT_LOAD || f.Progs[2].Paddr != 0x1000000 {
+		t.Fatalf("segments %v", f.Progs)
+	}
+	note, kernel := make([]byte, f.Progs[0].Filesz), make([]byte, 6)
+	for i, p := range [][]byte{note, nil, kernel} {
+		if _, err := f.Progs[i].ReadAt(p, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f.ByteOrder.Uint32(note[8:]) != 18 || string(note[12:16]) != "Xen\x00" || f.ByteOrder.Uint32(note[16:]) != stubAt || string(kernel) != "kernel" {
+		t.Errorf("note % x, kernel %q", note, kernel)
+	}
+}
+
+func TestFullPages(t *testing.T) {
+	mem, err := guestmem.Alloc(4 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = mem.Close() }()
+	for _, at := range []uint64{0x1000, 0x2fff, lowEnd - 1, lowEnd, 0x200008} {
+		if err := mem.WriteAt([]byte{1}, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got [][2]uint64
+	for _, s := range fullPages(mem) {
+		got = append(got, [2]uint64{s.addr, uint64(len(s.data))})
+	}
+	want := [][2]uint64{{0x1000, 0x2000}, {lowEnd - pageSize, pageSize}, {lowEnd, pageSize}, {0x200000, pageSize}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -39,28 +72,36 @@ func needQEMU(t *testing.T) {
 	}
 }
 
-func TestFirmwareIsRepeatable(t *testing.T) {
+const root = "../.." // of the repository
+
+func needKernel(t *testing.T) Config {
+	t.Helper()
 	needQEMU(t)
-	first, err := countFirmware(context.Background(), Config{})
+	c := Config{Kernel: filepath.Join(root, "guest/out/vmlinux"), Map: filepath.Join(root, "guest/out/System.map")}
+	if _, err := os.Stat(c.Kernel); err != nil {
+		t.Skip("no guest/out/vmlinux; try: make kernel")
+	}
+	return c
+}
+
+func TestFirmwareIsRepeatable(t *testing.T) {
+	c := needKernel(t)
+	first, err := countFirmware(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := countFirmware(context.Background(), Config{})
+	second, err := countFirmware(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if first != second || first == 0 || first > 1e6 {
-		t.Errorf("firmware took %d, then %d instructions", first, second)
+		t.Errorf("firmware and stub took %d, then %d instructions", first, second)
 	}
 }
 
 // TestGuestCount boots the real kernel with the smallest Go init, twice.
 func TestGuestCount(t *testing.T) {
-	needQEMU(t)
-	const root = "../.."
-	if _, err := os.Stat(filepath.Join(root, "guest/out/vmlinux")); err != nil {
-		t.Skip("no guest/out/vmlinux; try: make kernel")
-	}
+	needKernel(t)
 	var outs [2]string
 	for i := range outs {
 		cmd := exec.Command("go", "run", "./guest/cmd/count-boot", "-hello")
@@ -71,7 +112,7 @@ func TestGuestCount(t *testing.T) {
 		}
 		outs[i] = string(out)
 	}
-	if outs[0] != outs[1] || !strings.Contains(outs[0], "from the kernel's entry to hello") {
+	if outs[0] != outs[1] || !strings.Contains(outs[0], "from the kernel's entry to the report") {
 		t.Errorf("two counts differ:\n%s%s", outs[0], outs[1])
 	}
 }
