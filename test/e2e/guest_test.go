@@ -91,7 +91,7 @@ func TestCloudKernel(t *testing.T) {
 // TestAgentDies: the guest's first process cannot be killed from inside; a kernel panic ends it. Whatever ends a guest,
 // the container ends as killed, at once, and nothing is left.
 func TestAgentDies(t *testing.T) {
-	b := newBundle(t, "sh", "-c", `echo up; echo 2 >/proc/sys/vm/panic_on_oom && perl -e '$x = "x" x (1<<30)'; sleep 1000`)
+	b := newBundle(t, "sh", "-c", `echo up; echo 2 >/proc/sys/vm/panic_on_oom && perl -e 'push @x, "x" x (1<<20) while 1'; sleep 1000`)
 	// The container must be allowed to write there: a privileged one.
 	b.spec.Linux.ReadonlyPaths, b.spec.Linux.MaskedPaths = nil, nil
 	b.write()
