@@ -12,6 +12,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v3"
+
+	"github.com/lucid-containers/lucid/internal/oci"
 )
 
 func (a *app) updateCommand() *cli.Command {
@@ -47,7 +49,7 @@ func (a *app) updateCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			data, err := json.Marshal(res)
+			data, err := json.Marshal(oci.GuestResources(res))
 			if err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@
 //     halfway leaves no VM behind.
 //   - the control socket, STATEDIR/control.sock, mode 0600. Each connection
 //     carries requests one after another; a peer of another user is refused.
+//     A request may carry files (unix(7), SCM_RIGHTS).
 //
 // A frame is a length (u32, little endian, at most MaxFrame) and that many
 // bytes of JSON. Socket paths may be longer than the 107 bytes of

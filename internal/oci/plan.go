@@ -226,22 +226,41 @@ func guestLinux(l *specs.Linux) *specs.Linux {
 			g.Namespaces = append(g.Namespaces, ns)
 		}
 	}
-	if r := l.Resources; r != nil {
-		g.Resources = &specs.LinuxResources{
-			Devices:        r.Devices,
-			Memory:         r.Memory,
-			Pids:           r.Pids,
-			HugepageLimits: r.HugepageLimits,
-			Unified:        r.Unified,
-		}
-		if r.CPU != nil {
-			cpu := *r.CPU
-			// These number the host's CPUs and NUMA nodes.
-			cpu.Cpus, cpu.Mems = "", ""
-			g.Resources.CPU = &cpu
-		}
+	if l.Resources != nil {
+		g.Resources = GuestResources(l.Resources)
 	}
 	return g
+}
+
+// GuestResources is what of linux.resources reaches the agent. A zero is no
+// limit that anybody means: docker update sends one for what it leaves alone,
+// and runc takes it so.
+func GuestResources(r *specs.LinuxResources) *specs.LinuxResources {
+	g := &specs.LinuxResources{Devices: r.Devices, HugepageLimits: r.HugepageLimits, Unified: r.Unified}
+	if m := r.Memory; m != nil {
+		memory := *m
+		memory.Limit, memory.Reservation, memory.Swap = set(m.Limit), set(m.Reservation), set(m.Swap)
+		g.Memory = &memory
+	}
+	if r.Pids != nil {
+		g.Pids = &specs.LinuxPids{Limit: set(r.Pids.Limit)}
+	}
+	if r.CPU != nil {
+		cpu := *r.CPU
+		cpu.Shares, cpu.Quota, cpu.Period = set(cpu.Shares), set(cpu.Quota), set(cpu.Period)
+		// These number the host's CPUs and NUMA nodes.
+		cpu.Cpus, cpu.Mems = "", ""
+		g.CPU = &cpu
+	}
+	return g
+}
+
+// set is nil for a zero.
+func set[T int64 | uint64](p *T) *T {
+	if p == nil || *p == 0 {
+		return nil
+	}
+	return p
 }
 
 // ignored lists what is set and has no effect in a VM.

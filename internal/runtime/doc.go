@@ -5,6 +5,8 @@
 //	Create ──▶ creating ──▶ created ──Start──▶ running ──▶ stopped ──Delete
 //	               └───────────┴── killed ───────────────────▲
 //
+// Pause and Resume put a created or running container on hold.
+//
 // Each container has a directory ROOT/ID, mode 0700:
 //
 //	lock         flock'ed for the short moments in which the directory changes
@@ -28,6 +30,11 @@
 // process. When the creator exits, the process is reparented to the nearest
 // subreaper, which is the containerd shim or conmon, and its exit status is
 // the container's.
+//
+// # Further processes
+//
+// Exec runs one more process, for which the calling process stands;
+// ExecDetached starts a process that does (standin.go).
 //
 // Runtime and Container are safe for concurrent use, also from several
 // processes. The smallest use:

@@ -182,7 +182,7 @@ func newRuntime(t testing.TB, root string, env []string) *runtime.Runtime {
 	rt, err := runtime.New(runtime.Config{
 		Root: root, Sandbox: []string{"/proc/self/exe", fakeName}, SandboxEnv: env,
 		StandIn: []string{"/proc/self/exe", fakeStandIn},
-		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Log:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

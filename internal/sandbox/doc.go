@@ -10,6 +10,9 @@
 //	machine.go    devices and VM
 //	link.go       control and stream channels to the agent, vsock or serial
 //	container.go  the container in the guest: create, start, signal, exit
+//	exec.go       further processes in it
+//	pause.go      stopping the VM's CPUs, and what waits meanwhile
+//	mountpoints.go  what a read-only root file system lacks
 //	stdio.go      bytes between fds 0 to 2 and the guest
 //	control.go    requests from the command line and the shim
 //	signals.go    signals that this process gets

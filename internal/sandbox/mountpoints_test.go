@@ -31,8 +31,15 @@ func TestMountPoints(t *testing.T) {
 		at   string
 		file bool
 	}{
-		{"/dev", false}, {"/dev/pts", false}, {"/sbin/docker-init", true}, {"/data/deep/down", false}, {"relative", false},
-		{"/abs/evil", false}, {"/rel/evil", true}, {"/link", true}, {"/../../up", false},
+		{"/dev", false},
+		{"/dev/pts", false},
+		{"/sbin/docker-init", true},
+		{"/data/deep/down", false},
+		{"relative", false},
+		{"/abs/evil", false},
+		{"/rel/evil", true},
+		{"/link", true},
+		{"/../../up", false},
 	} {
 		plan.Guest.Mounts = append(plan.Guest.Mounts, specs.Mount{Destination: m.at})
 		if m.file {

@@ -414,11 +414,11 @@ func dockerCtr(t *testing.T, d *docker) {
 		return result{out.String(), errs.String(), exitCode(t, err), time.Since(start)}
 	}
 	run := []string{"run", "--runtime", "io.containerd.runc.v2", "--runc-binary", world.lucid}
-	r := ctr(strings.NewReader("in\n"), append(run, "--rm", "--rootfs", b.root, "ctr1", "sh", "-c", "cat; echo out; exit 3")...)
+	r := ctr(strings.NewReader("in\n"), append(run, "--rm", "--rootfs", b.root, "ctr1", "/bin/sh", "-c", "cat; echo out; exit 3")...)
 	r.wantCode(t, 3)
 	r.wantStdout(t, "in\nout\n")
-	ctr(nil, append(run, "-d", "--rootfs", b.root, "ctr2", "sleep", "1000")...).wantCode(t, 0)
-	r = ctr(nil, "task", "exec", "--exec-id", "e1", "ctr2", "sh", "-c", "echo from exec; exit 4")
+	ctr(nil, append(run, "-d", "--rootfs", b.root, "ctr2", "/bin/sleep", "1000")...).wantCode(t, 0)
+	r = ctr(nil, "task", "exec", "--exec-id", "e1", "ctr2", "/bin/sh", "-c", "echo from exec; exit 4")
 	r.wantCode(t, 4)
 	r.wantStdout(t, "from exec\n")
 	wantContains(t, ctr(nil, "task", "ls").stdout, "ctr2", "RUNNING")
