@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lucid-containers/lucid/internal/guestmem"
+	"github.com/lucid-containers/lucid/internal/wire"
 	"github.com/lucid-containers/lucid/vmm/boot"
 )
 
@@ -69,6 +70,19 @@ func needQEMU(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		t.Skip("no qemu-system-x86_64; try: apt-get install qemu-system-x86")
+	}
+}
+
+func TestReadHello(t *testing.T) {
+	frame := wire.AppendHello(nil, &wire.Hello{Version: wire.Version, Kernel: "6.12"})
+	h, err := readHello(context.Background(), frame)
+	if err != nil || h.Kernel != "6.12" {
+		t.Errorf("%+v, %v", h, err)
+	}
+	for _, bad := range [][]byte{frame[:len(frame)-1], []byte("hello, this is no frame")} {
+		if h, err := readHello(context.Background(), bad); err == nil {
+			t.Errorf("%q: %+v", bad, h)
+		}
 	}
 }
 

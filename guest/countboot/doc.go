@@ -5,7 +5,8 @@
 // -icount shift=0, so that one instruction is one nanosecond of virtual time
 // and the time stamp counter is the count: exact, and the same on every
 // machine. What the firmware spends before the kernel's entry is measured with
-// a stub kernel that reports the counter at once, and subtracted.
+// a stub kernel that reports the counter at once, and subtracted. The guest finds
+// its memory as vmm/boot fills it, see Config.image.
 //
 // When all vCPUs idle, virtual time jumps to the next timer, so a boot that
 // waits counts more than it executes. That is meant: waiting is boot time too.
