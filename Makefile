@@ -15,7 +15,7 @@ FUZZTIME    ?= 10m
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := all
-.PHONY: all help bin demo test unit kvm-lab count lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
+.PHONY: all help bin demo demo-lab test unit kvm-lab count lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
 
 all: bin kernel initramfs ## binaries into bin/, kernel and initramfs into guest/out/
 
@@ -33,6 +33,9 @@ bin/%: FORCE
 
 demo: all ## a real Debian container in a VM on this machine's /dev/kvm
 	$(GO) run ./test/demo
+
+demo-lab: all bin/lab ## the same on an emulated machine, for a host without /dev/kvm
+	$(GO) run ./test/demo -lab
 
 test: lint unit kvm-lab count e2e ## everything that CI runs
 
