@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"time"
 
 	"github.com/lucid-containers/lucid/internal/wire"
 )
@@ -79,13 +80,19 @@ func decode[P any](raw json.RawMessage) (*P, error) {
 	return p, nil
 }
 
-// shutdown writes back what the guest has in memory of the host's files, and
-// ends the VM once the reply is out.
+// endGrace is how long the host has to end the VM after the reply to shutdown.
+// A written reply is on its way, not there: a reboot would overtake it.
+const endGrace = 2 * time.Second
+
+// shutdown writes back what the guest has in memory of the host's files. The
+// host then ends the VM; if it does not, the guest ends itself.
 func (s *Server) shutdown(json.RawMessage) (any, func(), error) {
 	s.cfg.Guest.Sync()
 	return nil, func() {
-		if err := s.cfg.Guest.End(); err != nil {
-			s.debug("shutdown:", err.Error())
-		}
+		time.AfterFunc(endGrace, func() {
+			if err := s.cfg.Guest.End(); err != nil {
+				s.debug("shutdown:", err.Error())
+			}
+		})
 	}, nil
 }
