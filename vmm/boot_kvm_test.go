@@ -123,7 +123,7 @@ func bootVM(t *testing.T, cfg Config, mib uint64) (*VM, *serial) {
 		cfg.Memory = testMemory(t, mib<<20)
 	}
 	cfg.Initrd = initrd()
-	cfg.Cmdline = "earlyprintk=serial,ttyS0,115200,keep panic=-1 reboot=t tsc=reliable"
+	cfg.Cmdline = "earlyprintk=serial,ttyS0,115200,keep ignore_loglevel panic=-1 reboot=t tsc=reliable"
 	return testVM(t, cfg), uart
 }
 
