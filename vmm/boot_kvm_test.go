@@ -153,7 +153,7 @@ func TestKVMBootVCPUs(t *testing.T) {
 // TestKVMBootMemory: RAM goes on behind the hole.
 func TestKVMBootMemory(t *testing.T) {
 	_, console := bootToInit(t, Config{VCPUs: 1}, 4096)
-	if !strings.Contains(console, "[mem 0x0000000100000000-0x000000013fffffff] usable") {
+	if !strings.Contains(console, "node   0: [mem 0x0000000100000000-0x000000013fffffff]") {
 		t.Fatalf("RAM above 4 GiB is not known:\n%s", console)
 	}
 }
