@@ -95,8 +95,8 @@ func copyAll(dir string, names ...string) error {
 	return nil
 }
 
-// slow are the tests that run only when they are named, as in `go run ./test/e2e/run -where lab -run TestDocker`.
-const slow = "^TestDocker"
+// slow are the tests that run only when they are named, as in `go run ./test/e2e/run -where lab -run TestKillAnywhere`.
+const slow = "^(TestDocker|TestKillAnywhere)"
 
 func or(s, otherwise string) string {
 	if s != "" {
