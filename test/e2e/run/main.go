@@ -95,8 +95,9 @@ func copyAll(dir string, names ...string) error {
 	return nil
 }
 
-// slow are the tests that run only when they are named, as in `go run ./test/e2e/run -where lab -run TestKillAnywhere`.
-const slow = "^(TestDocker|TestKillAnywhere)"
+// slow are the tests that run only when they are named, as in `go run ./test/e2e/run -where lab -run TestGit`: they take
+// long, and those that work a guest's files hard meet the open problem of docs/lab.md ("A container that hangs").
+const slow = "^(TestDocker|TestKillAnywhere|TestInGuest|TestPrograms|TestFindCounts|TestTarRoundTrip|TestGit|TestSqliteWAL|TestDpkgInstall|TestUnlinkedOpen)"
 
 func or(s, otherwise string) string {
 	if s != "" {
