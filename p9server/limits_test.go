@@ -83,7 +83,8 @@ func steady(t *testing.T, s *p9server.Server, n int, do func(i int)) {
 	if got := s.FDs(); got != fds {
 		t.Errorf("%d fds, %d before", got, fds)
 	}
-	if got := runtime.NumGoroutine(); got != goroutines {
+	// Fewer is a goroutine of before, such as a cleanup of the runtime, that has ended: no leak.
+	if got := runtime.NumGoroutine(); got > goroutines {
 		t.Errorf("%d goroutines, %d before", got, goroutines)
 	}
 	if grown := heap() - before; grown > 1<<20 {
