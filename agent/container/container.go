@@ -166,13 +166,18 @@ func (c *Container) signalAll(sig unix.Signal) error {
 	return nil
 }
 
+// process finds the process of a container that execID names.
+func (s *Set) process(id, execID string) (*process, error) {
+	c, err := s.get(id)
+	if err != nil {
+		return nil, err
+	}
+	return c.find(execID)
+}
+
 // Resize sets the size of a process's terminal.
 func (s *Set) Resize(r *wire.ResizeTTY) error {
-	c, err := s.get(r.ID)
-	if err != nil {
-		return err
-	}
-	p, err := c.find(r.ExecID)
+	p, err := s.process(r.ID, r.ExecID)
 	if err != nil {
 		return err
 	}
@@ -181,11 +186,7 @@ func (s *Set) Resize(r *wire.ResizeTTY) error {
 
 // CloseStdin ends a process's stdin.
 func (s *Set) CloseStdin(r *wire.CloseStdin) error {
-	c, err := s.get(r.ID)
-	if err != nil {
-		return err
-	}
-	p, err := c.find(r.ExecID)
+	p, err := s.process(r.ID, r.ExecID)
 	if err != nil {
 		return err
 	}
