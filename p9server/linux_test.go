@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,10 +35,12 @@ func TestLinuxClient(t *testing.T) {
 	if err != nil || !strings.Contains(string(fss), "\t9p\n") {
 		t.Skip("this kernel has no 9p: run `make lab-test PKG=./p9server ARGS='-run LinuxClient -v'`")
 	}
+	// A page fault on a mapped file of the mount waits for the server, which is in this process: it holds its P meanwhile.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
 	appends := !kernelAtLeast(t, 6, 4)
 	for _, cache := range []string{"none", "mmap", "loose"} {
 		t.Run(cache, func(t *testing.T) {
-			dir := reachable(t)
+			dir := withXattrs(t)
 			s := newServer(t, p9server.Limits{FDs: 16 << 10}, p9server.Export{Name: "x", Root: dir, HostAppend: appends})
 			mnt := mount9p(t, s, "x", "cache="+cache)
 			p9test.Directory(t, mnt)
@@ -93,6 +97,33 @@ func reachable(t *testing.T) string {
 		check(t, os.Chmod(p, 0o755))
 	}
 	check(t, os.Chmod(dir, 0o755))
+	return dir
+}
+
+// withXattrs is reachable on a file system with user.* attributes: an ext4 of its own if the temporary directory's has
+// none (tmpfs before Linux 6.6).
+func withXattrs(t *testing.T) string {
+	t.Helper()
+	dir := reachable(t)
+	err := unix.Setxattr(dir, "user.test", nil, 0)
+	if !errors.Is(err, syscall.EOPNOTSUPP) {
+		check(t, err)
+		check(t, unix.Removexattr(dir, "user.test"))
+		return dir
+	}
+	// 250,000 inodes are for the checks with many files.
+	sh := "truncate -s 1G $0 && mkfs.ext4 -q -N 250000 $0 && mount -o loop $0 $1 && chmod 755 $1"
+	cmd := exec.Command("sh", "-c", sh, filepath.Join(t.TempDir(), "ext4"), dir)
+	cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("an ext4 on a loop device: %v\n%s", err, out)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW); err != nil {
+			t.Errorf("umount: %v", err)
+			_ = unix.Unmount(dir, unix.MNT_DETACH)
+		}
+	})
 	return dir
 }
 

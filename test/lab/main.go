@@ -91,7 +91,7 @@ func prepare(o *options) (*session, error) {
 	}
 	req := &labproto.Request{
 		Args: o.command(), Env: environ(os.Environ()), Dir: dir, Modules: early, Late: late,
-		HostRoot: !o.ICount, Images: len(disks), OutDir: o.Out, ModTree: k.Modules, Release: k.Release,
+		Heartbeat: !o.ICount, HostRoot: !o.ICount, Images: len(disks), OutDir: o.Out, ModTree: k.Modules, Release: k.Release,
 		Time: time.Now().UnixNano(), Verbose: o.Verbose,
 	}
 	if o.ICount {

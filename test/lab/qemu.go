@@ -61,7 +61,8 @@ func qemuArgs(o *options, k *kernel, disks []disk) []string {
 		args = append(args, "-accel", "tcg,thread=single,tb-size=512", "-icount", "shift=0,sleep=off",
 			"-rtc", "base=2024-01-01T00:00:00,clock=vm", "-seed", "1")
 	} else {
-		args = append(args, "-accel", "tcg,thread=multi,tb-size=512", "-rtc", "base=utc")
+		// With an HPET the PIT would have no interrupt: l1/heartbeat.go needs it.
+		args = append(args, "-accel", "tcg,thread=multi,tb-size=512", "-rtc", "base=utc", "-no-hpet")
 		args = append(args, share("root", "/", labproto.RootTag, true)...)
 	}
 	if o.Out != "" {

@@ -58,6 +58,11 @@ func run(ctl **control) error {
 		return err
 	}
 	step("modules")
+	if req.Heartbeat {
+		if err := startHeartbeat(); err != nil {
+			return err
+		}
+	}
 	late := make(chan error, 1)
 	go func() { late <- loadModules(req.Late) }()
 	ports, err := openPorts(5 * time.Second)

@@ -33,18 +33,19 @@ const MaxChunk = 32 << 10
 
 // Request is the whole job of one L1.
 type Request struct {
-	Args     []string // the command, not empty
-	Env      []string
-	Dir      string   // working directory
-	Modules  []Module // load before the root is mounted, in this order
-	Late     []Module // load after the root is there
-	Images   int      // so many PmemDevices hold ext4 images, the uppermost layer first
-	HostRoot bool     // mount this machine's root over 9p (not in LAB_ICOUNT)
-	OutDir   string   // where LAB_OUT is mounted; empty: nowhere
-	ModTree  string   // directory (in L1) that is mounted at /lib/modules/RELEASE
-	Release  string   // kernel release
-	Time     int64    // host time, Unix nanoseconds
-	Verbose  bool
+	Args      []string // the command, not empty
+	Env       []string
+	Dir       string   // working directory
+	Modules   []Module // load before the root is mounted, in this order
+	Late      []Module // load after the root is there
+	Images    int      // so many PmemDevices hold ext4 images, the uppermost layer first
+	Heartbeat bool     // let the PIT tick (not in LAB_ICOUNT)
+	HostRoot  bool     // mount this machine's root over 9p (not in LAB_ICOUNT)
+	OutDir    string   // where LAB_OUT is mounted; empty: nowhere
+	ModTree   string   // directory (in L1) that is mounted at /lib/modules/RELEASE
+	Release   string   // kernel release
+	Time      int64    // host time, Unix nanoseconds
+	Verbose   bool
 }
 
 // Module is one kernel module of the initramfs.
