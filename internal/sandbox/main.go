@@ -28,8 +28,8 @@ const (
 	// containerd reports when it knows nothing.
 	failed = 255
 
-	// settled is when a start is over, on hardware; later it does no harm.
-	settled = time.Second
+	// settled is when a start is over on hardware, settledLate on a KVM that interprets.
+	settled, settledLate = time.Second, 10 * time.Second
 
 	consoleLog = "console.log"
 )
@@ -80,11 +80,13 @@ func Main(child *control.Child, log *slog.Logger) int {
 	return code
 }
 
-// routineSettled tidies up once more when the container has been running for
-// a moment.
+// routineSettled tidies up when the container has been running for a moment,
+// and once more for slow hosts.
 func (s *sandbox) routineSettled() {
 	<-s.c.started
 	time.Sleep(settled)
+	trim()
+	time.Sleep(settledLate - settled)
 	trim()
 	s.logMemory()
 }

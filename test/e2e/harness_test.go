@@ -33,7 +33,7 @@ var world struct {
 }
 
 // limit is how long one container may take, generous because software KVM interprets guest kernels.
-const limit = 10 * time.Minute
+const limit = 20 * time.Minute
 
 func TestMain(m *testing.M) {
 	code, err := setup(m)

@@ -36,7 +36,8 @@ func TestRealSandboxMemory(t *testing.T) {
 		t.Error("no mapping of the guest's size was found: the test does not measure what it should")
 	}
 	if private > maxSandboxPrivate {
-		t.Errorf("%d KiB private, at most %d", private, maxSandboxPrivate)
+		smaps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+		t.Errorf("%d KiB private, at most %d\n%s%v", private, maxSandboxPrivate, smaps, err)
 	}
 }
 
