@@ -115,3 +115,30 @@ func TestVCPUsAndMemory(t *testing.T) {
 		}
 	}
 }
+
+// TestTwentyAtOnce: so many VMs live side by side, each with its own files, and leave nothing.
+func TestTwentyAtOnce(t *testing.T) {
+	const n = 20
+	before := leftovers(t)
+	t.Run("run", func(t *testing.T) {
+		var all []*bundle
+		for i := range n {
+			b := newBundle(t, "sh", "-c", "cat /name >/copy; exec sleep 10000")
+			must(t, os.WriteFile(filepath.Join(b.root, "name"), []byte(strconv.Itoa(i)), 0o644))
+			b.write()
+			leave(t, "run", "--detach", "--bundle", b.dir, b.id)
+			t.Cleanup(func() { lucid(t, nil, "delete", "--force", b.id).wantCode(t, 0) })
+			all = append(all, b)
+		}
+		for i, b := range all {
+			waitFor(t, b.id+" to copy", func() bool {
+				data, err := os.ReadFile(filepath.Join(b.root, "copy"))
+				return err == nil && string(data) == strconv.Itoa(i)
+			})
+			if s := containerState(t, b.id); s.Status != "running" {
+				t.Errorf("%s is %s", b.id, s.Status)
+			}
+		}
+	})
+	wantSame(t, before, leftovers(t))
+}
