@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -168,4 +169,24 @@ func ExampleWrite() {
 	err := initramfs.Write(&b, []initramfs.File{initramfs.Dir("dev", 0o755), initramfs.Regular("init", 0o755, []byte("#!/bin/sh\n"))})
 	fmt.Println(err, b.String()[:6])
 	// Output: <nil> 070701
+}
+
+// TestPageAligned: the guest's kernel takes pages of the archive for pages of
+// the file, so a large file must begin on one.
+func TestPageAligned(t *testing.T) {
+	mark := []byte("here it begins")
+	for _, name := range []string{"init", "a/long/" + strings.Repeat("x", 200)} {
+		var files []initramfs.File
+		if strings.Contains(name, "/") {
+			files = []initramfs.File{initramfs.Dir("a", 0o755), initramfs.Dir("a/long", 0o755)}
+		}
+		data := append(append([]byte{}, mark...), make([]byte, 5000)...)
+		b := write(t, append(files, initramfs.Regular(name, 0o755, data)))
+		if at := bytes.Index(b, mark); at <= 0 || at%4096 != 0 {
+			t.Errorf("%s: content at %d of the archive, want a multiple of 4096", name, at)
+		}
+		if !bytes.Contains(b, []byte(name+"\x00")) {
+			t.Errorf("%s: the name does not end where it should", name)
+		}
+	}
 }
