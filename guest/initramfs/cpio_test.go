@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -145,7 +144,7 @@ func read(t *testing.T, b []byte) []initramfs.File {
 			f[i] = int(v)
 		}
 		size, nameSize := f[6], f[11]
-		name := string(b[110 : 110+nameSize-1])
+		name, _, _ := strings.Cut(string(b[110:110+nameSize]), "\x00")
 		if b[110+nameSize-1] != 0 {
 			t.Fatalf("name %q does not end in NUL", name)
 		}
@@ -175,13 +174,9 @@ func ExampleWrite() {
 // the file, so a large file must begin on one.
 func TestPageAligned(t *testing.T) {
 	mark := []byte("here it begins")
-	for _, name := range []string{"init", "a/long/" + strings.Repeat("x", 200)} {
-		var files []initramfs.File
-		if strings.Contains(name, "/") {
-			files = []initramfs.File{initramfs.Dir("a", 0o755), initramfs.Dir("a/long", 0o755)}
-		}
+	for _, name := range []string{"init", strings.Repeat("x", 200)} {
 		data := append(append([]byte{}, mark...), make([]byte, 5000)...)
-		b := write(t, append(files, initramfs.Regular(name, 0o755, data)))
+		b := write(t, []initramfs.File{initramfs.Regular(name, 0o755, data)})
 		if at := bytes.Index(b, mark); at <= 0 || at%4096 != 0 {
 			t.Errorf("%s: content at %d of the archive, want a multiple of 4096", name, at)
 		}
