@@ -26,6 +26,7 @@ func globalFlags() []cli.Flag {
 		&cli.StringFlag{Name: "kernel", Usage: "boot this guest kernel, a vmlinux or bzImage `FILE`"},
 		&cli.StringFlag{Name: "initramfs", Usage: "use this initramfs `FILE`, with the agent in it"},
 		&cli.StringFlag{Name: "transport", Usage: "carry control and stdio over vsock or serial"},
+		&cli.StringFlag{Name: "profile", Usage: "write a CPU profile of the sandbox, for go tool pprof, and a histogram of the VM's exits into `DIR`"},
 		&cli.BoolFlag{Name: "debug-uart", Usage: "give the guest kernel a serial port for its earliest messages"},
 	}
 }

@@ -77,6 +77,10 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	profile, err := profileDir(cmd.String("profile"))
+	if err != nil {
+		return nil, err
+	}
 	rt, err := a.runtime()
 	if err != nil {
 		return nil, err
@@ -87,7 +91,7 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 		cfg: runtime.CreateConfig{
 			ID: cmd.Args().First(), Bundle: bundle, Spec: spec, Plan: plan, Kernel: kernel, Initramfs: initramfs,
 			Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Terminal: terminal,
-			SandboxLog: a.log.file, LogJSON: a.log.json, Debug: a.log.debug,
+			SandboxLog: a.log.file, LogJSON: a.log.json, Debug: a.log.debug, Profile: profile,
 		},
 	}
 	if a.log.debug && a.log.file == nil {

@@ -24,6 +24,7 @@ type Cost struct {
 	Total uint64 // executed until it returned, other tasks that ran meanwhile included
 	Step  uint64 // as Total, but only if the function is one step of the boot: see bootSteps
 	Calls uint64
+	From  map[string]uint64 // Self, by the functions that called, nearest first
 }
 
 // Names of what is not a function of the kernel.
@@ -120,6 +121,8 @@ type profiler struct {
 	user  uint64
 	atRep uint64 // instructions that repeated the one before: REP iterations
 
+	edges  map[chain]*uint64 // self, by function and caller
+	edge   *uint64           // of the present function
 	stack  []frame
 	depth  []int // how often a function is on the stack
 	steps  []uint64
@@ -132,6 +135,9 @@ type profiler struct {
 	last   uint64
 }
 
+// chain is a function and its callers, -1 for none.
+type chain [5]int
+
 type frame struct {
 	fn    int
 	since uint64 // value of now at the call
@@ -140,7 +146,8 @@ type frame struct {
 func newProfiler(s symbols, skip uint64) *profiler {
 	n := len(s)
 	p := &profiler{
-		syms: s, skip: skip, cur: -1, inStep: -1,
+		edges: map[chain]*uint64{},
+		syms:  s, skip: skip, cur: -1, inStep: -1,
 		self: make([]uint64, n), total: make([]uint64, n), calls: make([]uint64, n),
 		steps: make([]uint64, n), depth: make([]int, n), isSeq: make([]bool, n),
 	}
@@ -256,6 +263,7 @@ func (p *profiler) step(pc uint64) {
 	}
 	if p.cur >= 0 {
 		p.self[p.cur]++
+		*p.edge++
 	}
 	p.countStep()
 }
@@ -287,10 +295,25 @@ func (p *profiler) enter(pc uint64) {
 		p.stack = append(p.stack, frame{fn, p.now - 1})
 		p.depth[fn]++
 		p.calls[fn]++
+		p.findEdge(fn)
 		return
 	}
 	for n := len(p.stack) - 1; p.stack[n].fn != fn; n-- {
 		p.pop(p.now - 1)
+	}
+	p.findEdge(fn)
+}
+
+// findEdge is for fn on top of the stack.
+func (p *profiler) findEdge(fn int) {
+	key := chain{fn, -1, -1, -1, -1}
+	for i := 1; i < len(key) && i < len(p.stack); i++ {
+		key[i] = p.stack[len(p.stack)-1-i].fn
+	}
+	p.edge = p.edges[key]
+	if p.edge == nil {
+		p.edge = new(uint64)
+		p.edges[key] = p.edge
 	}
 }
 
@@ -316,12 +339,25 @@ func (p *profiler) costs() (costs []Cost, sum uint64) {
 	for len(p.stack) > 0 {
 		p.pop(p.now)
 	}
+	from := make([]map[string]uint64, len(p.syms))
+	for key, n := range p.edges {
+		var callers []string
+		for _, fn := range key[1:] {
+			if fn >= 0 {
+				callers = append(callers, p.syms[fn].name)
+			}
+		}
+		if from[key[0]] == nil {
+			from[key[0]] = map[string]uint64{}
+		}
+		from[key[0]][strings.Join(callers, " < ")] += *n
+	}
 	for i, s := range p.syms {
 		if p.self[i] > 0 {
-			costs = append(costs, Cost{s.name, p.self[i], max(p.total[i], p.self[i]), p.steps[i], p.calls[i]})
+			costs = append(costs, Cost{s.name, p.self[i], max(p.total[i], p.self[i]), p.steps[i], p.calls[i], from[i]})
 		}
 	}
-	costs = append(costs, Cost{nameEarly, p.early, p.early, 0, 1}, Cost{nameUser, p.user, p.user, 0, 1}, Cost{nameRep, p.atRep, p.atRep, 0, 0})
+	costs = append(costs, Cost{nameEarly, p.early, p.early, 0, 1, nil}, Cost{nameUser, p.user, p.user, 0, 1, nil}, Cost{nameRep, p.atRep, p.atRep, 0, 0, nil})
 	sort.SliceStable(costs, func(i, j int) bool { return costs[i].Total > costs[j].Total })
 	return costs, p.now
 }

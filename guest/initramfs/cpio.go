@@ -46,13 +46,18 @@ const (
 	magic   = "070701"     // newc without checksums
 	trailer = "TRAILER!!!" // name of the entry that ends an archive
 	align   = 4            // of names and contents
+
+	// page is where the content of a file of a page and more begins, or rather
+	// at a multiple of it: the guest's kernel then takes the archive's pages
+	// for the file's (source.edits of guest/kernel) instead of copying them.
+	page = 4096
 )
 
 // Write writes the archive. A directory must come before its contents, for the
 // kernel creates entries in the order of the archive and skips what has no
 // parent.
 func Write(w io.Writer, files []File) error {
-	b := bufio.NewWriterSize(w, 64<<10)
+	b := &counter{Writer: bufio.NewWriterSize(w, 64<<10)}
 	dirs := map[string]bool{".": true}
 	seen := map[string]bool{}
 	for i, f := range files {
@@ -67,6 +72,18 @@ func Write(w io.Writer, files []File) error {
 		return err
 	}
 	return b.Flush()
+}
+
+// counter knows how much has been written.
+type counter struct {
+	*bufio.Writer
+	n int
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	c.n += n
+	return n, err
 }
 
 func check(f File, dirs, seen map[string]bool) error {
@@ -108,28 +125,36 @@ func check(f File, dirs, seen map[string]bool) error {
 }
 
 // entry writes a header, the name and the content, each padded to align.
-func entry(w *bufio.Writer, ino uint32, f File) error {
+func entry(w *counter, ino uint32, f File) error {
 	links := uint32(1)
 	if f.Mode&unix.S_IFMT == unix.S_IFDIR {
 		links = 2
 	}
-	if _, err := w.WriteString(magic); err != nil {
+	const header = len(magic) + 13*8
+	name := append([]byte(f.Name), 0)
+	if len(f.Data) >= page {
+		// The kernel reads a name to its first NUL, whatever its length is said to be.
+		more := (page - (w.n+header+len(name))%page) % page
+		if len(name)+more <= unix.PathMax {
+			name = append(name, make([]byte, more)...)
+		}
+	}
+	if _, err := io.WriteString(w, magic); err != nil {
 		return err
 	}
 	for _, field := range []uint32{
 		ino, f.Mode, 0 /* uid */, 0 /* gid */, links, 0, /* mtime */
 		uint32(len(f.Data)), 0, 0 /* device that holds it */, f.Major, f.Minor,
-		uint32(len(f.Name) + 1), 0, /* checksum, unused */
+		uint32(len(name)), 0, /* checksum, unused */
 	} {
 		if _, err := fmt.Fprintf(w, "%08X", field); err != nil {
 			return err
 		}
 	}
-	const header = len(magic) + 13*8
-	if _, err := w.WriteString(f.Name + "\x00"); err != nil {
+	if _, err := w.Write(name); err != nil {
 		return err
 	}
-	if err := pad(w, header+len(f.Name)+1); err != nil {
+	if err := pad(w, header+len(name)); err != nil {
 		return err
 	}
 	if _, err := w.Write(f.Data); err != nil {
@@ -138,7 +163,7 @@ func entry(w *bufio.Writer, ino uint32, f File) error {
 	return pad(w, len(f.Data))
 }
 
-func pad(w *bufio.Writer, n int) error {
+func pad(w io.Writer, n int) error {
 	_, err := w.Write(make([]byte, (align-n%align)%align))
 	return err
 }

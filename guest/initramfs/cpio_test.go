@@ -144,7 +144,7 @@ func read(t *testing.T, b []byte) []initramfs.File {
 			f[i] = int(v)
 		}
 		size, nameSize := f[6], f[11]
-		name := string(b[110 : 110+nameSize-1])
+		name, _, _ := strings.Cut(string(b[110:110+nameSize]), "\x00")
 		if b[110+nameSize-1] != 0 {
 			t.Fatalf("name %q does not end in NUL", name)
 		}
@@ -168,4 +168,20 @@ func ExampleWrite() {
 	err := initramfs.Write(&b, []initramfs.File{initramfs.Dir("dev", 0o755), initramfs.Regular("init", 0o755, []byte("#!/bin/sh\n"))})
 	fmt.Println(err, b.String()[:6])
 	// Output: <nil> 070701
+}
+
+// TestPageAligned: the guest's kernel takes pages of the archive for pages of
+// the file, so a large file must begin on one.
+func TestPageAligned(t *testing.T) {
+	mark := []byte("here it begins")
+	for _, name := range []string{"init", strings.Repeat("x", 200)} {
+		data := append(append([]byte{}, mark...), make([]byte, 5000)...)
+		b := write(t, []initramfs.File{initramfs.Regular(name, 0o755, data)})
+		if at := bytes.Index(b, mark); at <= 0 || at%4096 != 0 {
+			t.Errorf("%s: content at %d of the archive, want a multiple of 4096", name, at)
+		}
+		if !bytes.Contains(b, []byte(name+"\x00")) {
+			t.Errorf("%s: the name does not end where it should", name)
+		}
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -173,30 +174,13 @@ func (c *Config) compile(ctx context.Context, entry string) error {
 	if err := os.Mkdir(tree, 0o755); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.Log, "kernel: unpacking %s\n", c.Source)
-	if err := run(ctx, work, "tar", "-x", "-f", c.Source, "-C", tree, "--strip-components=1",
-		// Nothing of these is compiled for this configuration, and no Kconfig file is in them
-		// (Documentation/Kconfig, which is read, is one level up).
-		"--exclude=*/Documentation/*/*", "--exclude=*/tools/testing/*", "--exclude=*/arch/*/boot/dts/*", "--exclude=*/drivers/gpu/drm/amd/include/*"); err != nil {
+	if err := c.unpack(ctx, tree); err != nil {
 		return err
 	}
 	if err := applyEdits(tree, c.Edits); err != nil {
 		return err
 	}
-	if err := c.configure(ctx, tree); err != nil {
-		return err
-	}
-	p := startProgress(c.Log)
-	err = runTo(ctx, tree, p, c.make("vmlinux")...)
-	p.stop()
-	if err != nil {
-		return err
-	}
-	if err := skipFunctions(filepath.Join(tree, "vmlinux"), c.Skips); err != nil {
-		return err
-	}
-	// The symbols serve nobody: System.map has them for whoever debugs.
-	if err := run(ctx, tree, "strip", "--strip-all", "-o", "vmlinux.stripped", "vmlinux"); err != nil {
+	if err := c.link(ctx, tree); err != nil {
 		return err
 	}
 	done := filepath.Join(work, "done")
@@ -212,6 +196,33 @@ func (c *Config) compile(ctx context.Context, entry string) error {
 		return err
 	}
 	return os.Rename(done, entry)
+}
+
+// unpack puts the kernel's source into the directory tree.
+func (c *Config) unpack(ctx context.Context, tree string) error {
+	fmt.Fprintf(c.Log, "kernel: unpacking %s\n", c.Source)
+	return run(ctx, tree, "tar", "-x", "-f", c.Source, "--strip-components=1",
+		// Nothing of these is compiled for this configuration, and no Kconfig file is in them
+		// (Documentation/Kconfig, which is read, is one level up).
+		"--exclude=*/Documentation/*/*", "--exclude=*/tools/testing/*", "--exclude=*/arch/*/boot/dts/*", "--exclude=*/drivers/gpu/drm/amd/include/*")
+}
+
+// link makes the results in a tree whose source is edited.
+func (c *Config) link(ctx context.Context, tree string) error {
+	if err := c.configure(ctx, tree); err != nil {
+		return err
+	}
+	p := startProgress(c.Log)
+	err := runTo(ctx, tree, p, c.make("vmlinux")...)
+	p.stop()
+	if err != nil {
+		return err
+	}
+	if err := skipFunctions(filepath.Join(tree, "vmlinux"), c.Skips); err != nil {
+		return err
+	}
+	// The symbols serve nobody: System.map has them for whoever debugs.
+	return run(ctx, tree, "strip", "--strip-all", "-o", "vmlinux.stripped", "vmlinux")
 }
 
 // configure starts from allnoconfig rather than tinyconfig: tinyconfig turns on
@@ -256,6 +267,9 @@ func runTo(ctx context.Context, dir string, out io.Writer, args ...string) error
 	var stderr bytes.Buffer
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, &stderr
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "MAKEFLAGS=", "MFLAGS=")
+	// make's own children must end with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	if err := cmd.Run(); err != nil {
 		text := strings.TrimSpace(stderr.String())
 		const most = 4000 // bytes: the last messages are the useful ones

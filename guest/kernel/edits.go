@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	_ "embed"
 	"fmt"
 	"io"
@@ -65,14 +66,22 @@ func applyEdits(tree string, edits []Edit) error {
 		if err != nil {
 			return fmt.Errorf("kernel: source.edits: %w", err)
 		}
-		if n := strings.Count(string(text), e.Old); n != 1 {
-			return fmt.Errorf("kernel: source.edits: %s has %q %d times, want once", e.File, e.Old, n)
+		if text, err = e.apply(text); err != nil {
+			return err
 		}
-		if err := os.WriteFile(path, []byte(strings.Replace(string(text), e.Old, e.New, 1)), 0o644); err != nil {
+		if err := os.WriteFile(path, text, 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// apply returns the text of e.File after the edit.
+func (e Edit) apply(text []byte) ([]byte, error) {
+	if n := bytes.Count(text, []byte(e.Old)); n != 1 {
+		return nil, fmt.Errorf("kernel: source.edits: %s has %q %d times, want once", e.File, e.Old, n)
+	}
+	return bytes.Replace(text, []byte(e.Old), []byte(e.New), 1), nil
 }
 
 // writeEdits writes what of the edits decides the kernel that comes out.

@@ -136,6 +136,9 @@ type Launch struct {
 	Terminal bool
 	// Debug asks for debug logging and the timeline.
 	Debug bool
+	// Profile is a directory of the host for a CPU profile of the sandbox
+	// process and a histogram of the VM's exits. Empty: none.
+	Profile string `json:",omitempty"`
 	// LogJSON selects the format of the log.
 	LogJSON bool
 	// Spawned is when the creator started the process, in nanoseconds of

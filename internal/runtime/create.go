@@ -53,6 +53,7 @@ type CreateConfig struct {
 	SandboxLog *os.File
 	LogJSON    bool
 	Debug      bool
+	Profile    string // directory for what the sandbox measures of itself; empty: none
 }
 
 // Create builds a container up to the point where only its process is
@@ -251,7 +252,7 @@ func handshake(launch *os.File, c *Container, cfg CreateConfig) error {
 	}
 	err = control.Send(launch, control.Launch{
 		ID: cfg.ID, Plan: plan, Kernel: cfg.Kernel, Initramfs: cfg.Initramfs, Terminal: cfg.Terminal,
-		Debug: cfg.Debug, LogJSON: cfg.LogJSON, Spawned: c.spawned,
+		Debug: cfg.Debug, Profile: cfg.Profile, LogJSON: cfg.LogJSON, Spawned: c.spawned,
 	})
 	var ready control.Ready
 	if err == nil {

@@ -62,6 +62,11 @@ func Main(child *control.Child, log *slog.Logger) int {
 	// The creator died before it had recorded the container: nobody would
 	// ever end us.
 	child.Orphaned(func() { os.Exit(failed) })
+	prof, err := startProfile(child.Launch.Profile, child.Launch.ID)
+	if err != nil {
+		_ = child.Ready(control.Ready{Error: asError(err)})
+		return 1
+	}
 	if err := s.create(); err != nil {
 		_ = child.Ready(control.Ready{Error: asError(err)}) // it is gone if that fails
 		return 1
@@ -75,6 +80,9 @@ func Main(child *control.Child, log *slog.Logger) int {
 	code := s.wait()
 	s.closeConsole()
 	s.writeTimeline()
+	if err := prof.stop(s.machine.vm.Stats()); err != nil {
+		s.log.Warn("profile", "err", err)
+	}
 	s.c.finish(code)
 	s.server.Drain(answerGrace)
 	return code

@@ -4,6 +4,7 @@
 //	go run ./guest/cmd/count-boot             # kernel and agent, with either transport
 //	go run ./guest/cmd/count-boot -hello      # kernel and the smallest Go init
 //	go run ./guest/cmd/count-boot -profile 60 # where they go, by function
+//	go run ./guest/cmd/count-boot -callers "memset_orig strlen" # on whose behalf
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -30,6 +32,7 @@ func main() {
 		c       countboot.Config
 		hello   = flag.Bool("hello", false, "boot the smallest Go init instead of the agent")
 		profile = flag.Int("profile", 0, "print the `N` dearest functions")
+		callers = flag.String("callers", "", "say who calls these `FUNCTIONS`, and how much of their cost is whose")
 		more    = flag.String("append", "", "further kernel parameters")
 		limit   = flag.Uint64("max", 0, "fail when a boot takes more instructions than this")
 		verbose = flag.Bool("v", false, "show the guest's console")
@@ -48,13 +51,13 @@ func main() {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	if err := run(ctx, c, *hello, *profile, *limit); err != nil {
+	if err := run(ctx, c, *hello, *profile, strings.Fields(*callers), *limit); err != nil {
 		fmt.Fprintln(os.Stderr, "count-boot:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, c countboot.Config, hello bool, profile int, limit uint64) error {
+func run(ctx context.Context, c countboot.Config, hello bool, profile int, callers []string, limit uint64) error {
 	if hello {
 		dir, err := os.MkdirTemp("", "count-boot-")
 		if err != nil {
@@ -65,8 +68,8 @@ func run(ctx context.Context, c countboot.Config, hello bool, profile int, limit
 			return err
 		}
 	}
-	if profile > 0 {
-		return printProfile(ctx, c, profile)
+	if profile > 0 || len(callers) > 0 {
+		return printProfile(ctx, c, profile, callers)
 	}
 	if hello {
 		return count(ctx, c, limit, "from the kernel's entry to the report of a Go program")
@@ -114,12 +117,18 @@ func helloInitramfs(ctx context.Context, dir string) (string, error) {
 	return path, os.WriteFile(path, archive.Bytes(), 0o644)
 }
 
-func printProfile(ctx context.Context, c countboot.Config, n int) error {
+func printProfile(ctx context.Context, c countboot.Config, n int, callers []string) error {
 	costs, sum, err := countboot.Profile(ctx, c)
 	if err != nil {
 		return err
 	}
 	fmt.Printf("%d instructions executed\n", sum)
+	for _, name := range callers {
+		printCallers(costs, name)
+	}
+	if len(callers) > 0 {
+		return nil
+	}
 	for _, table := range []struct {
 		name string
 		key  func(countboot.Cost) uint64
@@ -135,4 +144,20 @@ func printProfile(ctx context.Context, c countboot.Config, n int) error {
 		}
 	}
 	return nil
+}
+
+func printCallers(costs []countboot.Cost, name string) {
+	for _, c := range costs {
+		if c.Name != name {
+			continue
+		}
+		fmt.Printf("\n%12d %8d  %s, called by\n", c.Self, c.Calls, c.Name)
+		const most = 25
+		for i, caller := range slices.SortedFunc(maps.Keys(c.From), func(a, b string) int { return cmp.Compare(c.From[b], c.From[a]) }) {
+			if i == most {
+				break
+			}
+			fmt.Printf("%12d           %s\n", c.From[caller], caller)
+		}
+	}
 }

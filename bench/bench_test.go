@@ -1,0 +1,181 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestMannWhitney has values of published tables and of R's wilcox.test.
+func TestMannWhitney(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		a, b []float64
+		want float64
+	}{
+		{"apart, 4 and 4", []float64{1, 2, 3, 4}, []float64{5, 6, 7, 8}, 2.0 / 70},
+		{"apart, the other way", []float64{5, 6, 7, 8}, []float64{1, 2, 3, 4}, 2.0 / 70},
+		{"apart, 3 and 3", []float64{1, 2, 3}, []float64{4, 5, 6}, 2.0 / 20},
+		{"mixed", []float64{1, 3, 5, 7}, []float64{2, 4, 6, 8}, 0.6857142857},
+		{"U=4 of 5 and 5", []float64{1, 2, 3, 4, 9}, []float64{5, 6, 7, 8, 10}, 0.0952380952},
+		{"the same", []float64{1, 1, 1, 1}, []float64{1, 1, 1, 1}, 1},
+		{"nothing", nil, []float64{1}, 1},
+	} {
+		if got := MannWhitney(c.a, c.b); math.Abs(got-c.want) > 1e-6 {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+	// The approximation, with ties, on samples that are clearly apart and clearly not.
+	var low, high []float64
+	for i := range 30 {
+		low, high = append(low, float64(i%10)), append(high, float64(i%10+8))
+	}
+	if p := MannWhitney(low, high); p > 1e-6 {
+		t.Errorf("samples apart: p=%v", p)
+	}
+	if p := MannWhitney(low, low); p < 0.9 {
+		t.Errorf("a sample and itself: p=%v", p)
+	}
+}
+
+func TestQuantiles(t *testing.T) {
+	v := []float64{9, 1, 8, 2, 7, 3, 6, 4, 5, 10}
+	if Median(v) != 5.5 || Quantile(v, 0.9) != 9 || Quantile(v, 0) != 1 || Quantile(v, 1) != 10 {
+		t.Errorf("median %v, p90 %v, min %v, max %v", Median(v), Quantile(v, 0.9), Quantile(v, 0), Quantile(v, 1))
+	}
+	if !math.IsNaN(Median(nil)) || !math.IsNaN(Quantile(nil, 0.5)) {
+		t.Error("no values must be NaN")
+	}
+}
+
+func TestCompare(t *testing.T) {
+	r := func(metric, unit string, better Better, values ...float64) Result {
+		return Result{Case: "c", Subject: "s", Metric: metric, Unit: unit, Better: better, Values: values}
+	}
+	a := []Result{
+		r("slower", "ms", Less, 1, 2, 3, 4), r("faster", "MB/s", More, 1, 2, 3, 4), r("few", "ms", Less, 1),
+		r("exact", "instructions", Less, 100), r("equal", "bytes", Less, 7), r("gone", "ms", Less, 1),
+	}
+	b := []Result{
+		r("slower", "ms", Less, 11, 12, 13, 14), r("faster", "MB/s", More, 11, 12, 13, 14), r("few", "ms", Less, 2),
+		r("exact", "instructions", Less, 90), r("equal", "bytes", Less, 7), r("new", "ms", Less, 1),
+	}
+	var got []string
+	for _, d := range Compare(a, b) {
+		word, _, _ := strings.Cut(d.Why, ":")
+		got = append(got, d.Metric+" "+word)
+	}
+	want := []string{"slower worse", "faster better", "few no real difference", "exact better", "equal no real difference"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("verdicts (-want +got):\n%s", diff)
+	}
+}
+
+func TestReadWrite(t *testing.T) {
+	run := MachineRun{
+		Machine: Machine{Date: time.Unix(1e9, 0).UTC(), CPU: "a CPU", CPUs: 2},
+		Results: []Result{
+			{Case: "start", Subject: "lucid", Metric: "m", Unit: "ms", Better: Less, Values: []float64{1, 2.5}},
+			{Case: "start", Subject: "runsc", Skipped: "not installed"},
+		},
+	}
+	var b bytes.Buffer
+	if err := errors.Join(Write(&b, run), Write(&b, run)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Runs{run, run}, got); diff != "" {
+		t.Errorf("(-wrote +read):\n%s", diff)
+	}
+	for _, bad := range []string{"", "not json\n", `{"case":"x","subject":"y"}` + "\n", `{"machine":{}}` + "\n{}\n"} {
+		if _, err := Read(strings.NewReader(bad)); !errors.Is(err, ErrFormat) {
+			t.Errorf("%q: error %v, want ErrFormat", bad, err)
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	var b bytes.Buffer
+	err := Table(&b, []Result{
+		{Case: "start", Subject: "lucid", Metric: "first byte", Unit: "ms", Values: []float64{12345, 1, 2}},
+		{Case: "start", Subject: "runsc", Skipped: "it is not installed"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"first byte", "12\u202f345", "skipped: start, runsc: it is not installed"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, &b)
+		}
+	}
+}
+
+func TestUnknownCase(t *testing.T) {
+	if err := CheckCases([]string{"boot", "nonsense"}); !errors.Is(err, ErrCase) || !strings.Contains(err.Error(), "nonsense") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestFileWorker runs what runs in containers, here.
+func TestFileWorker(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{forSequential, forRandom} {
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, bigFile), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	if err := Worker([]string{"files", dir}, nil, &out); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(out.String(), "\n"); n != 9 {
+		t.Errorf("%d results, want 9:\n%s", n, &out)
+	}
+	if err := Worker([]string{"nonsense"}, nil, io.Discard); err == nil {
+		t.Error("an unknown job must be an error")
+	}
+}
+
+// TestStreams connects the host's ends to a worker without a container between.
+func TestStreams(t *testing.T) {
+	p := newPinger(roundTrips)
+	if err := Worker([]string{"echo"}, p, p); err != nil || len(p.took) != roundTrips {
+		t.Errorf("echo: %d round trips, want %d; %v", len(p.took), roundTrips, err)
+	}
+	src := source{left: 1 << 20, ready: make(chan struct{})}
+	if err := Worker([]string{"drain"}, &src, &src); err != nil || src.left != 0 || !src.last.After(src.first) {
+		t.Errorf("drain: %d bytes left, %v", src.left, err)
+	}
+	var f flow
+	if err := Worker([]string{"pour"}, nil, &f); err != nil || f.n != pourBytes {
+		t.Errorf("pour: %d bytes, %v", f.n, err)
+	}
+}
+
+// TestP9 drives both servers once.
+func TestP9(t *testing.T) {
+	w, err := NewWorld(Config{Runs: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	results, err := p9Cases(context.Background(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 2 * len(p9Jobs); len(results) != want {
+		t.Errorf("%d results, want %d", len(results), want)
+	}
+}

@@ -1,0 +1,132 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+)
+
+// Case is something to measure.
+type Case struct {
+	Name string
+	What string // one line
+	run  func(ctx context.Context, w *World) ([]Result, error)
+}
+
+// Cases are all of them, in the order in which they run.
+func Cases() []Case {
+	return []Case{
+		{"boot", "guest instructions to the agent's hello (counted, exact) and exits to a created container", boot},
+		{"sizes", "bytes of the programs, the guest kernel and the initramfs", sizes},
+		{"micro", "what one exit to user space, one MMIO notify with and without ioeventfd costs on this KVM", micro},
+		{"p9", "the 9P server without a VM, driven by hugelgupf/p9's client; peer: its localfs", p9Cases},
+		{"start", "create, start and exit of true and of echo in a Debian; peers runc, crun, QEMU microvm", start},
+		{"parallel", "ten starts of echo at once; peers runc, crun", parallel},
+		{"exec", "a second process in a running container, to its first byte; peers runc, crun", execs},
+		{"streams", "a byte there and back, and throughput, over vsock and virtio-serial; peers QEMU's virtio-serial, runc's pipes", streams},
+		{"9p", "files from inside a guest; peers QEMU's virtio-9p with the same kernel, agent and msize, and the host itself", files},
+		{"density", "memory and idle CPU of idle containers; peers runc, QEMU microvm", density},
+	}
+}
+
+// ErrCase says that a case does not exist.
+var ErrCase = errors.New("no such case")
+
+// CheckCases says which of the names is no case.
+func CheckCases(names []string) error {
+	for _, n := range names {
+		if !slices.ContainsFunc(Cases(), func(c Case) bool { return c.Name == n }) {
+			return fmt.Errorf("%w: %q (lucid-bench list shows them)", ErrCase, n)
+		}
+	}
+	return nil
+}
+
+// Run runs the named cases, or all. A case that fails is an error, and the results of those before it are returned with it.
+func Run(ctx context.Context, w *World, names []string) ([]Result, error) {
+	if err := CheckCases(names); err != nil {
+		return nil, err
+	}
+	var out []Result
+	for _, c := range Cases() {
+		if len(names) > 0 && !slices.Contains(names, c.Name) {
+			continue
+		}
+		w.progress("%s: %s", c.Name, c.What)
+		results, err := c.run(ctx, w)
+		for i := range results {
+			results[i].Case = c.Name
+		}
+		out = append(out, results...)
+		if err != nil {
+			return out, fmt.Errorf("%s: %w", c.Name, err)
+		}
+		if ctx.Err() != nil {
+			return out, ctx.Err()
+		}
+	}
+	return out, nil
+}
+
+// collector gathers values by subject and metric, in the order in which they first come.
+type collector struct{ results []Result }
+
+func (c *collector) add(proto Result, values ...float64) {
+	for i := range c.results {
+		r := &c.results[i]
+		if r.Subject == proto.Subject && r.Metric == proto.Metric && r.Skipped == "" {
+			r.Values = append(r.Values, values...)
+			return
+		}
+	}
+	proto.Values = values
+	c.results = append(c.results, proto)
+}
+
+// skipOr notes a skip and returns other errors.
+func (c *collector) skipOr(subject string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, errSkip) {
+		return fmt.Errorf("%s: %w", subject, err)
+	}
+	c.results = append(c.results, Result{Subject: subject, Skipped: err.Error()})
+	return nil
+}
+
+// usable drops the subjects that cannot be measured here, and notes why. A peer that cannot even run true on this host is no
+// failure of the benchmark.
+func usable[S subject](ctx context.Context, w *World, c *collector, list []S) []S {
+	var out []S
+	for _, s := range list {
+		err := s.ready()
+		if err == nil && !s.ours() {
+			err = w.trial(ctx, s)
+		}
+		if err != nil {
+			c.results = append(c.results, Result{Subject: s.name(), Skipped: err.Error()})
+			continue
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// trial runs true once per subject and run.
+func (w *World) trial(ctx context.Context, s subject) error {
+	if err, known := w.trials[s.name()]; known {
+		return err
+	}
+	b, err := w.newBundle(ctx, "true")
+	if err == nil {
+		err = s.run(ctx, w, b, nil, io.Discard)
+	}
+	if err != nil {
+		err = fmt.Errorf("does not run here: %w", err)
+	}
+	w.trials[s.name()] = err
+	return err
+}

@@ -1,0 +1,154 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/lucid-containers/lucid/internal/eventfd"
+	"github.com/lucid-containers/lucid/internal/guestmem"
+	"github.com/lucid-containers/lucid/kvm"
+)
+
+// The measured guest runs at CPL 0, in 32-bit protected mode without paging, as the kernel's entry does.
+const (
+	microMem    = 2 << 20
+	microGDT    = 0x1000
+	microCode   = 0x2000
+	microPort   = 0x80
+	microWindow = 0xd0000050 // outside memory: a notify register as virtio-mmio has it
+	microRounds = 5000
+)
+
+// The loops: ECX rounds, then OUT to microPort+1, which ends the measurement.
+var (
+	loopEnd  = []byte{0x49, 0x75, 0, 0xe6, microPort + 1, 0xf4} // dec ecx; jnz …; out 0x81, al; hlt
+	loopPIO  = []byte{0xe6, microPort}                          // out 0x80, al
+	loopMMIO = []byte{0xa3, 0x50, 0x00, 0x00, 0xd0}             // mov [0xd0000050], eax
+	loopNone = []byte{}                                         // dec and jnz alone
+	loops    = []struct {
+		metric  string
+		body    []byte
+		ioevent bool
+		rounds  uint64
+	}{
+		{"two instructions of guest kernel code", loopNone, false, 100 * microRounds},
+		{"exit to user space, port write", loopPIO, false, microRounds},
+		{"exit to user space, MMIO write (notify without ioeventfd)", loopMMIO, false, microRounds},
+		{"MMIO write taken by ioeventfd", loopMMIO, true, microRounds},
+	}
+)
+
+// micro measures this KVM.
+func micro(ctx context.Context, w *World) ([]Result, error) {
+	var c collector
+	if err := needKVM(); err != nil {
+		err = c.skipOr("KVM", err)
+		return c.results, err
+	}
+	c.results = append(c.results, Result{Subject: "assist", Skipped: "an assisted instruction or system call needs a KVM that interprets; not driven yet"})
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	n := w.runs(10)
+	for _, l := range loops {
+		w.progress("micro: %s", l.metric)
+		for range n {
+			took, err := microRun(l.body, l.ioevent, l.rounds)
+			if err != nil {
+				return c.results, fmt.Errorf("%s: %w", l.metric, err)
+			}
+			c.add(Result{Subject: "KVM", Metric: l.metric, Unit: "µs", Better: Less}, float64(took.Nanoseconds())/1000/float64(l.rounds))
+			if ctx.Err() != nil {
+				return c.results, ctx.Err()
+			}
+		}
+	}
+	return c.results, nil
+}
+
+// microRun makes a VM for one loop and times it.
+func microRun(body []byte, ioevent bool, rounds uint64) (time.Duration, error) {
+	sys, err := kvm.Open()
+	if err != nil {
+		return 0, err
+	}
+	defer sys.Close()
+	mem, err := guestmem.Alloc(microMem)
+	if err != nil {
+		return 0, err
+	}
+	defer mem.Close()
+	vm, err := sys.CreateVM()
+	if err != nil {
+		return 0, err
+	}
+	defer vm.Close()
+	if err := errors.Join(vm.SetTSSAddr(0xfffbd000), vm.CreateIRQChip(), vm.SetMemoryRegion(kvm.MemoryRegion{Host: mem.Regions()[0].Host})); err != nil {
+		return 0, err
+	}
+	if ioevent {
+		fd, err := eventfd.New()
+		if err != nil {
+			return 0, err
+		}
+		defer fd.Close()
+		if err := vm.IOEventFD(kvm.IOEvent{Addr: microWindow, Len: 4, FD: fd.FD()}); err != nil {
+			return 0, err
+		}
+	}
+	cpu, err := vm.CreateVCPU(0)
+	if err != nil {
+		return 0, err
+	}
+	defer cpu.Close()
+	if err := microGuest(mem, cpu, body, rounds); err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	for {
+		exit, err := cpu.Run()
+		switch {
+		case err != nil:
+			return 0, err
+		case exit.Reason == kvm.ExitIntr, exit.Reason == kvm.ExitMMIO, exit.Reason == kvm.ExitIO && exit.IO.Port == microPort:
+		case exit.Reason == kvm.ExitIO && exit.IO.Port == microPort+1:
+			return time.Since(begin), nil
+		default:
+			return 0, fmt.Errorf("ended with %s", exit.Reason)
+		}
+		if time.Since(begin) > time.Minute {
+			return 0, errors.New("does not end")
+		}
+	}
+}
+
+func microGuest(mem *guestmem.Memory, cpu *kvm.VCPU, body []byte, rounds uint64) error {
+	for i, d := range []uint64{0, 0x00cf9b000000ffff, 0x00cf93000000ffff} { // flat code, flat data
+		if err := mem.Store64(microGDT+8*uint64(i), d); err != nil {
+			return err
+		}
+	}
+	code := append(append([]byte{}, body...), loopEnd...)
+	code[len(body)+2] = byte(-(len(body) + 3)) // jnz to the beginning
+	if err := mem.WriteAt(code, microCode); err != nil {
+		return err
+	}
+	s, err := cpu.Sregs()
+	if err != nil {
+		return err
+	}
+	flat := func(selector uint16, typ uint8) kvm.Segment {
+		return kvm.Segment{Limit: 0xffffffff, Selector: selector, Type: typ, Present: 1, DB: 1, S: 1, G: 1}
+	}
+	data := flat(0x10, 3)
+	s.CS = flat(0x08, 11)
+	s.DS, s.ES, s.FS, s.GS, s.SS = data, data, data, data, data
+	s.GDT = kvm.DTable{Base: microGDT, Limit: 3*8 - 1}
+	s.CR0, s.CR3, s.CR4, s.EFER = 1|1<<4, 0, 0, 0 // PE, ET
+	if err := cpu.SetSregs(&s); err != nil {
+		return err
+	}
+	return cpu.SetRegs(&kvm.Regs{RIP: microCode, RCX: rounds, RFLAGS: 1 << 1})
+}

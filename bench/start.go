@@ -1,0 +1,185 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/lucid-containers/lucid/internal/control"
+)
+
+func starters() []subject {
+	return []subject{lucidSubject("lucid"), newQEMU(), peerSubject("crun"), peerSubject("runc")}
+}
+
+// start measures from the call to the first byte and to the end. The subjects take turns.
+func start(ctx context.Context, w *World) ([]Result, error) {
+	var c collector
+	c.results = append(c.results, Result{Subject: "runsc", Skipped: "no driver for it in lucid-bench yet"},
+		Result{Subject: "gokvm", Skipped: "no driver for it in lucid-bench yet"})
+	list := usable(ctx, w, &c, starters())
+	n := w.runs(10)
+	for i := range n {
+		for _, s := range list {
+			w.progress("start: %d of %d: %s", i+1, n, s.name())
+			for _, args := range [][]string{{"echo", "x"}, {"true"}} {
+				first, end, err := once(ctx, w, s, args...)
+				if err != nil {
+					return c.results, fmt.Errorf("%s: %w", s.name(), err)
+				}
+				if args[0] == "echo" {
+					c.add(Result{Subject: s.name(), Metric: "first byte of echo", Unit: "ms", Better: Less}, first)
+				}
+				c.add(Result{Subject: s.name(), Metric: "create, start, exit of " + args[0], Unit: "ms", Better: Less}, end)
+			}
+		}
+	}
+	return c.results, phases(ctx, w, &c)
+}
+
+// once runs a container and returns the milliseconds to its first byte and to its end.
+func once(ctx context.Context, w *World, s subject, args ...string) (first, end float64, err error) {
+	b, err := w.newBundle(ctx, args...)
+	if err != nil {
+		return 0, 0, err
+	}
+	var out firstByte
+	begin := time.Now()
+	if err := s.run(ctx, w, b, nil, &out); err != nil {
+		return 0, 0, err
+	}
+	return since(begin, out.at), since(begin, time.Now()), nil
+}
+
+// phases reads lucid's own timeline.
+func phases(ctx context.Context, w *World, c *collector) error {
+	s := lucidSubject("lucid")
+	if s.ready() != nil {
+		return nil // said before
+	}
+	for range min(3, w.runs(3)) {
+		t, err := timeline(ctx, w, s, "true")
+		if err != nil {
+			return err
+		}
+		before := 0.0
+		for _, name := range control.MarkNames[1:] {
+			at, ok := t.Marks[name]
+			if !ok {
+				return fmt.Errorf("the timeline has no %s", name)
+			}
+			c.add(Result{Subject: s.name(), Metric: "to " + name, Unit: "ms", Better: Less, Stack: true}, at-before)
+			before = at
+		}
+	}
+	return nil
+}
+
+// timeline runs a container and returns what its sandbox noted.
+func timeline(ctx context.Context, w *World, s *ociSubject, args ...string) (*control.Timeline, error) {
+	b, err := w.newBundle(ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, containerLimit)
+	defer cancel()
+	cmd, err := s.command(ctx, w, "run", "--keep", "--bundle", b.dir, b.id)
+	if err != nil {
+		return nil, err
+	}
+	defer s.remove(w, b)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%s run: %w: %s", s.label, err, lastLine(string(out)))
+	}
+	data, err := os.ReadFile(filepath.Join(w.dir, "state-"+s.label, b.id, control.TimelineFile))
+	if err != nil {
+		return nil, err
+	}
+	t := new(control.Timeline)
+	return t, json.Unmarshal(data, t)
+}
+
+// parallel starts ten at once: the time until the last has ended.
+func parallel(ctx context.Context, w *World) ([]Result, error) {
+	const width = 10
+	var c collector
+	n := w.runs(3)
+	for i := range n {
+		for _, s := range usable(ctx, w, &c, []subject{lucidSubject("lucid"), peerSubject("crun"), peerSubject("runc")}) {
+			w.progress("parallel: %d of %d: %s", i+1, n, s.name())
+			var group sync.WaitGroup
+			failed := make(chan error, width)
+			begin := time.Now()
+			for range width {
+				b, err := w.newBundle(ctx, "echo", "x")
+				if err != nil {
+					return c.results, err
+				}
+				group.Go(func() { failed <- s.run(ctx, w, b, nil, io.Discard) })
+			}
+			group.Wait()
+			took := since(begin, time.Now())
+			close(failed)
+			for err := range failed {
+				if err != nil {
+					return c.results, err
+				}
+			}
+			c.add(Result{Subject: s.name(), Metric: "ten at once, all ended", Unit: "ms", Better: Less}, took)
+		}
+	}
+	c.dedupeSkips()
+	return c.results, nil
+}
+
+// dedupeSkips keeps one reason per subject.
+func (c *collector) dedupeSkips() {
+	seen := map[string]bool{}
+	out := c.results[:0]
+	for _, r := range c.results {
+		if r.Skipped != "" && seen[r.Subject] {
+			continue
+		}
+		if r.Skipped != "" {
+			seen[r.Subject] = true
+		}
+		out = append(out, r)
+	}
+	c.results = out
+}
+
+// execs measures a second process.
+func execs(ctx context.Context, w *World) ([]Result, error) {
+	var c collector
+	for _, s := range usable(ctx, w, &c, []keeper{lucidSubject("lucid"), peerSubject("crun"), peerSubject("runc")}) {
+		b, err := w.newBundle(ctx, "sleep", "3600")
+		if err != nil {
+			return c.results, err
+		}
+		stop, err := s.start(ctx, w, b)
+		if err != nil {
+			return c.results, err
+		}
+		n := w.runs(10)
+		for i := range n {
+			w.progress("exec: %s: %d of %d", s.name(), i+1, n)
+			var out firstByte
+			begin := time.Now()
+			if err = s.exec(ctx, w, b, &out, "echo", "x"); err != nil {
+				break
+			}
+			c.add(Result{Subject: s.name(), Metric: "first byte of exec echo", Unit: "ms", Better: Less}, since(begin, out.at))
+			c.add(Result{Subject: s.name(), Metric: "exec echo to its end", Unit: "ms", Better: Less}, since(begin, time.Now()))
+		}
+		stop()
+		if err != nil {
+			return c.results, err
+		}
+	}
+	return c.results, nil
+}
