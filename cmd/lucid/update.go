@@ -49,6 +49,12 @@ func (a *app) updateCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			if err := oci.ValidateResources(res); err != nil {
+				return err
+			}
+			for _, field := range oci.IgnoredInResources(res) {
+				a.log.Info(field + noEffect)
+			}
 			data, err := json.Marshal(oci.GuestResources(res))
 			if err != nil {
 				return err

@@ -118,7 +118,7 @@ func ValidateProcess(p *specs.Process) error {
 		}
 		seen[r.Type] = true
 	}
-	return nil
+	return checkScheduler(p.Scheduler)
 }
 
 // rlimitNames are getrlimit(2)'s names as the specification writes them.
@@ -193,52 +193,6 @@ func checkHooks(h *specs.Hooks) error {
 			}
 			if hook.Timeout != nil && *hook.Timeout <= 0 {
 				return fieldErr(field+".timeout", "must be above 0")
-			}
-		}
-	}
-	return nil
-}
-
-func checkLinux(l *specs.Linux) error {
-	if l == nil {
-		return nil
-	}
-	seen := map[specs.LinuxNamespaceType]bool{}
-	for i, ns := range l.Namespaces {
-		field := fmt.Sprintf("linux.namespaces[%d]", i)
-		switch ns.Type {
-		case specs.PIDNamespace, specs.NetworkNamespace, specs.MountNamespace, specs.IPCNamespace,
-			specs.UTSNamespace, specs.UserNamespace, specs.CgroupNamespace, specs.TimeNamespace:
-		default:
-			return fieldErr(field+".type", "%q is not a namespace", ns.Type)
-		}
-		if seen[ns.Type] {
-			return fieldErr(field+".type", "%s is given twice", ns.Type)
-		}
-		seen[ns.Type] = true
-		if ns.Path == "" {
-			continue
-		}
-		if !filepath.IsAbs(ns.Path) {
-			return fieldErr(field+".path", "%q is not an absolute path", ns.Path)
-		}
-		if ns.Type != specs.NetworkNamespace {
-			return fieldErr(field+".path", "a container in a VM cannot join the %s namespace %s of the host", ns.Type, ns.Path)
-		}
-	}
-	if len(l.NetDevices) > 0 {
-		return fieldErr("linux.netDevices", "not supported")
-	}
-	if (len(l.UIDMappings) > 0 || len(l.GIDMappings) > 0) && !seen[specs.UserNamespace] {
-		return fieldErr("linux.uidMappings", "needs a user namespace in linux.namespaces")
-	}
-	for _, list := range []struct {
-		name string
-		of   []string
-	}{{"linux.maskedPaths", l.MaskedPaths}, {"linux.readonlyPaths", l.ReadonlyPaths}} {
-		for i, p := range list.of {
-			if !filepath.IsAbs(p) {
-				return fieldErr(fmt.Sprintf("%s[%d]", list.name, i), "%q is not an absolute path", p)
 			}
 		}
 	}
