@@ -62,9 +62,6 @@ func (g *cgroup) limit(r *Resources) error {
 		if c.Idle != nil {
 			add("cpu.idle", strconv.FormatInt(*c.Idle, 10))
 		}
-		if c.Cpus != "" {
-			add("cpuset.cpus", c.Cpus)
-		}
 	}
 	if p := r.Pids; p != nil && p.Limit != nil && *p.Limit != 0 {
 		add("pids.max", maxOr(*p.Limit))

@@ -149,7 +149,6 @@ type Resources struct {
 	Memory *struct {
 		Limit       *int64 `json:"limit"`
 		Reservation *int64 `json:"reservation"`
-		Swap        *int64 `json:"swap"`
 	} `json:"memory"`
 	CPU *struct {
 		Shares *uint64 `json:"shares"`
@@ -157,7 +156,6 @@ type Resources struct {
 		Period *uint64 `json:"period"`
 		Burst  *uint64 `json:"burst"`
 		Idle   *int64  `json:"idle"`
-		Cpus   string  `json:"cpus"`
 	} `json:"cpu"`
 	Pids *struct {
 		Limit *int64 `json:"limit"`

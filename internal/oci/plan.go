@@ -180,7 +180,6 @@ func guestMount(m *specs.Mount, fstype string) {
 // guestSpec builds what the agent carries out, field by field.
 func guestSpec(spec *specs.Spec) specs.Spec {
 	g := specs.Spec{
-		Version:    spec.Version,
 		Root:       &specs.Root{Path: RootfsExport, Readonly: spec.Root.Readonly},
 		Hostname:   spec.Hostname,
 		Domainname: spec.Domainname,

@@ -206,7 +206,7 @@ func checkVM(vm *specs.VM) error {
 	if vm.Hypervisor.Path != "" || len(vm.Hypervisor.Parameters) > 0 {
 		return fieldErr("vm.hypervisor", "not supported: lucid is the hypervisor")
 	}
-	if vm.Image.Path != "" {
+	if vm.Image.Path != "" || vm.Image.Format != "" {
 		return fieldErr("vm.image", "not supported: the guest boots from an initramfs")
 	}
 	for _, f := range []struct{ name, path string }{
