@@ -118,7 +118,9 @@ func execProcess(cmd *cli.Command, bundle string) (*specs.Process, error) {
 		return nil, err
 	}
 	p := spec.Process
-	p.Args = cmd.Args().Tail()
+	if p.Args = cmd.Args().Tail(); len(p.Args) == 0 {
+		return nil, errors.New("process args cannot be empty") // runc's words
+	}
 	if cwd := cmd.String("cwd"); cwd != "" {
 		p.Cwd = cwd
 	}

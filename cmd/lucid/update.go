@@ -50,6 +50,10 @@ func (a *app) updateCommand() *cli.Command {
 				return err
 			}
 			if err := oci.ValidateResources(res); err != nil {
+				var field *oci.FieldError
+				if errors.As(err, &field) {
+					field.File = cmd.String("resources") // no flag makes what is wrong here
+				}
 				return err
 			}
 			for _, field := range oci.IgnoredInResources(res) {

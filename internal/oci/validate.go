@@ -11,14 +11,21 @@ import (
 )
 
 // FieldError says which field of config.json is wrong and why. Field is its
-// path, such as "process.args" or "mounts[3].source".
+// path, such as "process.args" or "mounts[3].source". File is where it stands;
+// empty means config.json.
 type FieldError struct {
+	File  string
 	Field string
 	Text  string
 }
 
 // Error is one line.
-func (e *FieldError) Error() string { return ConfigFile + ": " + e.Field + ": " + e.Text }
+func (e *FieldError) Error() string {
+	if e.File == "" {
+		return ConfigFile + ": " + e.Field + ": " + e.Text
+	}
+	return e.File + ": " + e.Field + ": " + e.Text
+}
 
 func fieldErr(field, format string, args ...any) error {
 	return &FieldError{Field: field, Text: fmt.Sprintf(format, args...)}
