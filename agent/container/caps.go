@@ -49,16 +49,23 @@ func dropBounding(p *spawn.Program, set capSet) {
 	}
 }
 
-// setCaps adds the steps that set the other four sets.
-func setCaps(p *spawn.Program, effective, permitted, inheritable, ambient capSet) {
+// capSysAdmin is CAP_SYS_ADMIN.
+const capSysAdmin capSet = 1 << 21
+
+// setCaps adds the step that sets three of the others.
+func setCaps(p *spawn.Program, effective, permitted, inheritable capSet) {
 	// capset(2): version 3 has two words per set, the low one first.
 	header := spawn.Data[uint32](p, unix.LINUX_CAPABILITY_VERSION_3, 0)
 	data := spawn.Data[uint32](p,
 		uint32(effective), uint32(permitted), uint32(inheritable),
 		uint32(effective>>32), uint32(permitted>>32), uint32(inheritable>>32))
 	p.Call("set capabilities", unix.SYS_CAPSET, header, data)
+}
+
+// raiseAmbient adds the steps that fill the ambient set.
+func raiseAmbient(p *spawn.Program, ambient capSet) {
 	for i := range capNames {
-		if ambient&permitted&inheritable&(1<<i) != 0 {
+		if ambient&(1<<i) != 0 {
 			p.Call("raise ambient capability", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(i), 0, 0)
 		}
 	}

@@ -56,12 +56,21 @@ func (g *cgroup) limit(r *Resources) error {
 		if c.Quota != nil || c.Period != nil {
 			add("cpu.max", cpuMax(c.Quota, c.Period))
 		}
-		if c.Cpus != "" {
-			add("cpuset.cpus", c.Cpus)
+		if c.Burst != nil {
+			add("cpu.max.burst", strconv.FormatUint(*c.Burst, 10))
+		}
+		if c.Idle != nil {
+			add("cpu.idle", strconv.FormatInt(*c.Idle, 10))
 		}
 	}
 	if p := r.Pids; p != nil && p.Limit != nil && *p.Limit != 0 {
 		add("pids.max", maxOr(*p.Limit))
+	}
+	for name, value := range r.Unified {
+		if name == "" || strings.ContainsAny(name, "/\x00") || name[0] == '.' {
+			return invalidError("linux.resources.unified: " + quote(name) + " is no file of a cgroup")
+		}
+		add(name, value)
 	}
 	for _, f := range files {
 		if err := writeFile(filepath.Join(g.dir, f[0]), f[1]); err != nil {

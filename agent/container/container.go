@@ -24,6 +24,7 @@ type Container struct {
 	cfg    *Config
 	cgroup *cgroup
 	devpts int // its top directory; -1 without one
+	around surroundings
 
 	mu      sync.Mutex
 	init    *process            // protected by mu; never nil

@@ -26,6 +26,7 @@ type builder struct {
 
 	newPID, newCgroup, newNet bool
 	unshare                   int
+	around                    surroundings
 
 	root        rootDir
 	cgroup      *cgroup
@@ -49,6 +50,10 @@ func (s *Set) Create(r *wire.CreateContainer) (created *wire.Created, after func
 	b := &builder{
 		cfg: &s.cfg, spec: spec, exports: r.MountExports, rootfs: r.Rootfs, io: r.IO,
 		root: -1, devpts: -1, unshare: unix.CLONE_NEWNS,
+		around: surroundings{filter: r.Seccomp},
+	}
+	if err := checkFilter(r.Seccomp); err != nil {
+		return nil, nil, err
 	}
 	if err := b.namespaces(); err != nil {
 		return nil, nil, err
@@ -62,38 +67,6 @@ func (s *Set) Create(r *wire.CreateContainer) (created *wire.Created, after func
 		return nil, nil, err
 	}
 	return &wire.Created{Pid: c.init.child.Pid, Warnings: b.warnings}, func() { go c.RoutineWait(c.init) }, nil
-}
-
-// namespaces checks linux.namespaces.
-func (b *builder) namespaces() error {
-	for _, n := range b.spec.Linux.Namespaces {
-		if n.Path != "" {
-			return invalidError("linux.namespaces: a path leads nowhere in the guest: " + n.Path)
-		}
-		switch n.Type {
-		case "mount": // in any case
-		case "uts":
-			b.unshare |= unix.CLONE_NEWUTS
-		case "ipc":
-			b.unshare |= unix.CLONE_NEWIPC
-		case "network":
-			b.unshare |= unix.CLONE_NEWNET
-			b.newNet = true
-		case "pid":
-			b.newPID = true // the child's
-		case "cgroup":
-			b.newCgroup = true // the child's
-		case "time":
-			// It would be for offsets; the guest has a clock of its own.
-		default:
-			// A thread cannot have a user namespace.
-			return invalidError("linux.namespaces: " + quote(n.Type) + " is not supported in the guest")
-		}
-	}
-	if s := b.spec.Linux.Seccomp; len(s) > 0 && string(s) != "null" {
-		b.warnings = append(b.warnings, "linux.seccomp ignored: the guest agent has no filter compiler yet")
-	}
-	return nil
 }
 
 func (b *builder) create(id string) (c *Container, err error) {
@@ -118,7 +91,7 @@ func (b *builder) create(id string) (c *Container, err error) {
 	return &Container{
 		id: id, cfg: b.cfg, cgroup: b.cgroup, devpts: b.devpts,
 		init:  newProcess("", b.child, b.reaped, b.stdio),
-		start: execProgram(b.spec.Process, b.file),
+		start: execProgram(b.spec.Process, b.file, b.around.filter), around: b.around,
 		execs: make(map[string]*process),
 	}, nil
 }
@@ -188,7 +161,10 @@ func (b *builder) build(rootfs string) error {
 		{"", b.maskPaths},
 		{"", b.readonlyPaths},
 		{"make the working directory", b.makeCwd},
+		{"", b.limit},
+		{"enter the user namespace", b.enterUser},
 		{"pivot", b.pivot},
+		{"set the root's propagation", b.rootPropagation},
 		{"", b.program},
 	} {
 		if err := step.do(); err != nil {
@@ -199,16 +175,6 @@ func (b *builder) build(rootfs string) error {
 		}
 	}
 	return nil
-}
-
-// enter gives the thread its namespaces. Files that it makes have exactly the
-// mode it asks for.
-func (b *builder) enter() error {
-	if err := unix.Unshare(b.unshare); err != nil {
-		return os.NewSyscallError("unshare", err)
-	}
-	unix.Umask(0)
-	return os.NewSyscallError("mount", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 }
 
 func (b *builder) mountRoot(rootfs string) error {
@@ -245,46 +211,6 @@ func cloneInto(r *reap.Reaper, flags uint64, cgroupFD int) (child *spawn.Child, 
 		return child.Pid, nil
 	})
 	return child, reaped, err
-}
-
-// inNamespaces sets what belongs to the new namespaces.
-func (b *builder) inNamespaces() error {
-	if b.newCgroup {
-		// Its root is the cgroup that the caller is in.
-		p := new(spawn.Program)
-		p.Call("unshare cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
-		if err := b.child.Run(p); err != nil {
-			return err
-		}
-	}
-	if b.newNet {
-		if err := LoopbackUp(); err != nil {
-			return err
-		}
-	}
-	if b.spec.Hostname != "" {
-		if err := unix.Sethostname([]byte(b.spec.Hostname)); err != nil {
-			return os.NewSyscallError("sethostname", err)
-		}
-	}
-	if b.spec.Domainname != "" {
-		if err := unix.Setdomainname([]byte(b.spec.Domainname)); err != nil {
-			return os.NewSyscallError("setdomainname", err)
-		}
-	}
-	if adj := b.spec.Process.OOMScoreAdj; adj != nil {
-		return setOOMScore(b.child.Pid, *adj)
-	}
-	return nil
-}
-
-// setOOMScore writes oom_score_adj. The agent's own is 0, which the child has:
-// as PID 1 it needs no protection from the OOM killer.
-func setOOMScore(pid, adj int) error {
-	if adj == 0 {
-		return nil
-	}
-	return writeFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", strconv.Itoa(adj))
 }
 
 // openStdio makes the descriptors of the process, while the agent's /dev/null
@@ -367,10 +293,15 @@ func (b *builder) program() error {
 }
 
 func (b *builder) finish(p *Process) error {
-	prog, warnings, err := finish(p, b.stdio.Child)
-	if err != nil {
-		return err
+	if b.around.newUser {
+		// What its root may mount, and name.
+		own := new(spawn.Program)
+		own.Call("unshare mount and uts namespace", unix.SYS_UNSHARE, unix.CLONE_NEWNS|unix.CLONE_NEWUTS)
+		if err := b.child.Run(own); err != nil {
+			return err
+		}
 	}
+	prog, warnings := finish(p, b.stdio.Child, &b.around)
 	b.warnings = append(b.warnings, warnings...)
 	if err := b.child.Run(prog); err != nil {
 		return err

@@ -92,11 +92,14 @@ func (e *execBuilder) build(execID string) (*process, error) {
 		return nil, err
 	}
 	err = onThread(e.onThread)
+	if err == nil {
+		err = setOffsets(e.child.Pid, e.c.around.offsets)
+	}
 	if adj := e.spec.OOMScoreAdj; err == nil && adj != nil {
 		err = setOOMScore(e.child.Pid, *adj)
 	}
 	if err == nil {
-		err = runProgram(e.child, execProgram(e.spec, e.file))
+		err = runProgram(e.child, execProgram(e.spec, e.file, e.c.around.filter))
 	}
 	if err != nil {
 		e.abandon()
@@ -129,12 +132,20 @@ func (e *execBuilder) onThread() error {
 		return err
 	}
 	addHome(p)
-	prog, warnings, err := finish(p, e.stdio.Child)
+	around := &e.c.around
+	limit, err := limits(p, around)
 	if err != nil {
 		return err
 	}
+	if around.newUser {
+		limit.Call("join user namespace", unix.SYS_SETNS, uintptr(e.c.init.child.PidFD), unix.CLONE_NEWUSER)
+	}
+	prog, warnings := finish(p, e.stdio.Child, around)
 	e.warnings = warnings
 	if e.child, e.reaped, err = cloneInto(e.c.cfg.Reaper, 0, e.c.cgroup.fd); err != nil {
+		return err
+	}
+	if err := e.child.Run(limit); err != nil {
 		return err
 	}
 	if err := e.child.Run(prog); err != nil {

@@ -103,6 +103,7 @@ type guest struct {
 	exports dirs
 	rootfs  string
 	exits   chan *wire.ContainerExited
+	filter  *wire.Seccomp // of the containers that are made
 }
 
 func newGuest(t *testing.T) *guest {
@@ -208,7 +209,7 @@ func (g *guest) create(id string, s m, exports map[int]string) (*wire.Created, e
 		ids.Stderr = 0
 	}
 	created, after, err := g.set.Create(&wire.CreateContainer{
-		ID: id, Spec: raw, Rootfs: "root", MountExports: exports, IO: ids,
+		ID: id, Spec: raw, Rootfs: "root", MountExports: exports, IO: ids, Seccomp: g.filter,
 	})
 	if err != nil {
 		return nil, err

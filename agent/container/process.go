@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lucid-containers/lucid/agent/spawn"
+	"github.com/lucid-containers/lucid/internal/wire"
 )
 
 // rlimits are the names of the OCI spec by their numbers,
@@ -37,10 +38,37 @@ const (
 // defaultUmask is what runc's processes have.
 const defaultUmask = 0o022
 
+// surroundings are what the processes of a container share, and what is done to
+// each of them.
+type surroundings struct {
+	personality *Personality
+	filter      *wire.Seccomp // nil: none
+	newUser     bool          // there is a user namespace
+	newTime     bool          // there is a time namespace, with these offsets
+	offsets     map[string]TimeOffset
+}
+
+// limits returns the program that needs the guest's root: it comes before the
+// user namespace.
+func limits(p *Process, around *surroundings) (*spawn.Program, error) {
+	prog := new(spawn.Program)
+	if err := addRlimits(prog, p.Rlimits); err != nil {
+		return nil, err
+	}
+	if err := addScheduler(prog, p.Scheduler); err != nil {
+		return nil, err
+	}
+	if around.newTime {
+		// From its execve on, time_namespaces(7).
+		prog.Call("unshare time namespace", unix.SYS_UNSHARE, unix.CLONE_NEWTIME)
+	}
+	return prog, addPersonality(prog, around.personality)
+}
+
 // finish returns the program that makes the child the process p, all but the
 // execve. The order matters: descriptors are closed before the working
 // directory is entered (runc CVE-2024-21626), and privileges go last.
-func finish(p *Process, child [3]int) (*spawn.Program, []string, error) {
+func finish(p *Process, child [3]int, around *surroundings) (*spawn.Program, []string) {
 	prog := new(spawn.Program)
 	prog.Call("unshare descriptors", unix.SYS_UNSHARE, unix.CLONE_FILES)
 	for i, fd := range child {
@@ -51,20 +79,17 @@ func finish(p *Process, child [3]int) (*spawn.Program, []string, error) {
 	if p.Terminal {
 		prog.Call("set controlling terminal", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
 	}
-	if err := addRlimits(prog, p.Rlimits); err != nil {
-		return nil, nil, err
-	}
 	umask := uint32(defaultUmask)
 	if p.User.Umask != nil {
 		umask = *p.User.Umask & 0o777
 	}
 	prog.Call("set umask", unix.SYS_UMASK, uintptr(umask))
 	prog.Call("chdir to cwd ("+quote(p.Cwd)+")", unix.SYS_CHDIR, prog.String(p.Cwd))
-	warnings := addCredentials(prog, p)
+	warnings := addCredentials(prog, p, around.filter)
 	if p.NoNewPrivileges {
 		prog.Call("set no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	}
-	return prog, warnings, nil
+	return prog, warnings
 }
 
 func addRlimits(prog *spawn.Program, list []Rlimit) error {
@@ -85,14 +110,10 @@ func addRlimits(prog *spawn.Program, list []Rlimit) error {
 // addCredentials adds user, groups and capabilities, in runc's order: bounding
 // set while there is CAP_SETPCAP, groups while there is CAP_SETGID, and the
 // rest when the user is the process's own.
-func addCredentials(prog *spawn.Program, p *Process) (warnings []string) {
-	c := p.Capabilities
-	if c == nil {
-		c = new(Capabilities)
-	}
+func addCredentials(prog *spawn.Program, p *Process, filter *wire.Seccomp) (warnings []string) {
 	var sets [5]capSet
 	seen := make(map[string]bool)
-	for i, names := range [][]string{c.Bounding, c.Effective, c.Permitted, c.Inheritable, c.Ambient} {
+	for i, names := range p.capabilitySets() {
 		set, unknown := parseCaps(names)
 		sets[i] = set
 		for _, u := range unknown {
@@ -111,13 +132,41 @@ func addCredentials(prog *spawn.Program, p *Process) (warnings []string) {
 	prog.Call("set gid", unix.SYS_SETRESGID, gid, gid, gid)
 	prog.Call("set uid", unix.SYS_SETRESUID, uid, uid, uid)
 	prog.Call("do not keep capabilities", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 0, 0, 0, 0)
-	setCaps(prog, sets[1], sets[2], sets[3], sets[4])
+	extra := capSet(0)
+	if filter != nil && !p.NoNewPrivileges {
+		extra = capSysAdmin // until execProgram
+	}
+	setCaps(prog, sets[1]|extra, sets[2]|extra, sets[3])
+	raiseAmbient(prog, sets[4]&sets[2]&sets[3])
 	return warnings
 }
 
-// execProgram returns the last program of a child.
-func execProgram(p *Process, file string) *spawn.Program {
+// capabilitySets are the names in the order bounding, effective, permitted,
+// inheritable, ambient.
+func (p *Process) capabilitySets() [5][]string {
+	c := p.Capabilities
+	if c == nil {
+		c = new(Capabilities)
+	}
+	return [5][]string{c.Bounding, c.Effective, c.Permitted, c.Inheritable, c.Ambient}
+}
+
+// execProgram returns the last program of a child. The seccomp filter comes as
+// late as can be: what it forbids concerns the container's program, and not
+// what makes its process. Without no_new_privs it takes CAP_SYS_ADMIN, seccomp(2),
+// which goes afterwards, so such a filter has to allow capset, as with runc.
+func execProgram(p *Process, file string, filter *wire.Seccomp) *spawn.Program {
 	prog := new(spawn.Program)
+	if filter != nil {
+		addFilter(prog, filter)
+		if !p.NoNewPrivileges {
+			names := p.capabilitySets()
+			effective, _ := parseCaps(names[1])
+			permitted, _ := parseCaps(names[2])
+			inheritable, _ := parseCaps(names[3])
+			setCaps(prog, effective, permitted, inheritable)
+		}
+	}
 	prog.Call("execve", unix.SYS_EXECVE, prog.String(file), prog.Strings(p.Args), prog.Strings(p.Env))
 	return prog
 }

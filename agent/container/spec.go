@@ -39,6 +39,18 @@ type Process struct {
 	Rlimits         []Rlimit      `json:"rlimits"`
 	NoNewPrivileges bool          `json:"noNewPrivileges"`
 	OOMScoreAdj     *int          `json:"oomScoreAdj"`
+	Scheduler       *Scheduler    `json:"scheduler"`
+}
+
+// Scheduler is process.scheduler of the OCI spec. Times are in nanoseconds.
+type Scheduler struct {
+	Policy   string   `json:"policy"`
+	Nice     int32    `json:"nice"`
+	Priority int32    `json:"priority"`
+	Flags    []string `json:"flags"`
+	Runtime  uint64   `json:"runtime"`
+	Deadline uint64   `json:"deadline"`
+	Period   uint64   `json:"period"`
 }
 
 // Box is the size of a terminal in characters.
@@ -85,10 +97,33 @@ type Linux struct {
 	Resources         *Resources        `json:"resources"`
 	Namespaces        []Namespace       `json:"namespaces"`
 	Devices           []Device          `json:"devices"`
-	Seccomp           json.RawMessage   `json:"seccomp"`
 	RootfsPropagation string            `json:"rootfsPropagation"`
 	MaskedPaths       []string          `json:"maskedPaths"`
 	ReadonlyPaths     []string          `json:"readonlyPaths"`
+	Personality       *Personality      `json:"personality"`
+	UIDMappings       []IDMapping       `json:"uidMappings"`
+	GIDMappings       []IDMapping       `json:"gidMappings"`
+
+	TimeOffsets map[string]TimeOffset `json:"timeOffsets"`
+}
+
+// Personality is linux.personality of the OCI spec, which knows no flags.
+type Personality struct {
+	Domain string `json:"domain"`
+}
+
+// IDMapping is one of linux.uidMappings and gidMappings of the OCI spec. The
+// host is the guest, which sees the ids of the host's files.
+type IDMapping struct {
+	ContainerID uint32 `json:"containerID"`
+	HostID      uint32 `json:"hostID"`
+	Size        uint32 `json:"size"`
+}
+
+// TimeOffset is one of linux.timeOffsets of the OCI spec.
+type TimeOffset struct {
+	Secs     int64  `json:"secs"`
+	Nanosecs uint32 `json:"nanosecs"`
 }
 
 // Namespace is one of linux.namespaces of the OCI spec.
@@ -114,17 +149,19 @@ type Resources struct {
 	Memory *struct {
 		Limit       *int64 `json:"limit"`
 		Reservation *int64 `json:"reservation"`
-		Swap        *int64 `json:"swap"`
 	} `json:"memory"`
 	CPU *struct {
 		Shares *uint64 `json:"shares"`
 		Quota  *int64  `json:"quota"`
 		Period *uint64 `json:"period"`
-		Cpus   string  `json:"cpus"`
+		Burst  *uint64 `json:"burst"`
+		Idle   *int64  `json:"idle"`
 	} `json:"cpu"`
 	Pids *struct {
 		Limit *int64 `json:"limit"`
 	} `json:"pids"`
+	// Unified are files of the cgroup with what is written into them.
+	Unified map[string]string `json:"unified"`
 }
 
 // invalidError is for a spec that makes no sense; the server reports it as

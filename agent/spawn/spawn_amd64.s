@@ -87,6 +87,9 @@ die:
 	MOVQ $127, DI
 	MOVQ $SYS_exit_group, AX
 	SYSCALL
+	// A seccomp filter may refuse even this. Handlers are reset, so an invalid
+	// instruction kills.
+	UNDEF
 	JMP  die
 
 done:

@@ -135,7 +135,7 @@ func TestExecProcess(t *testing.T) {
 		text, want string
 		args       []string
 	}{
-		"no args":           {"", "process.args: must not be empty", []string{"c1"}},
+		"no args":           {"", "process args cannot be empty", []string{"c1"}},
 		"relative cwd":      {"", `process.cwd: "tmp" is not an absolute path`, []string{"--cwd", "tmp", "c1", "x"}},
 		"user name":         {"", "parsing root as int for uid failed", []string{"-u", "root", "c1", "x"}},
 		"group name":        {"", "parsing wheel as int for gid failed", []string{"-u", "1:wheel", "c1", "x"}},

@@ -86,6 +86,9 @@ func (a *app) exec(ctx context.Context, cmd *cli.Command) (int, error) {
 	if n := cmd.Int("preserve-fds"); n > 0 {
 		a.log.Info("--preserve-fds has no effect on a container in a VM", "fds", n)
 	}
+	for _, field := range oci.IgnoredInProcess(process) {
+		a.log.Info(field + noEffect)
+	}
 	detach, console := cmd.Bool("detach"), cmd.String("console-socket")
 	if err := checkTerminal(detach, process.Terminal, console); err != nil {
 		return 0, err
@@ -115,7 +118,9 @@ func execProcess(cmd *cli.Command, bundle string) (*specs.Process, error) {
 		return nil, err
 	}
 	p := spec.Process
-	p.Args = cmd.Args().Tail()
+	if p.Args = cmd.Args().Tail(); len(p.Args) == 0 {
+		return nil, errors.New("process args cannot be empty") // runc's words
+	}
 	if cwd := cmd.String("cwd"); cwd != "" {
 		p.Cwd = cwd
 	}

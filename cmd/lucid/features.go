@@ -10,6 +10,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"github.com/urfave/cli/v3"
+
+	"github.com/lucid-containers/lucid/internal/oci/seccomp"
 )
 
 func (a *app) featuresCommand() *cli.Command {
@@ -40,10 +42,14 @@ func supported() *features.Features {
 		Linux: &features.Linux{
 			Namespaces: []string{
 				string(specs.CgroupNamespace), string(specs.IPCNamespace), string(specs.MountNamespace),
-				string(specs.NetworkNamespace), string(specs.PIDNamespace), string(specs.UTSNamespace),
+				string(specs.NetworkNamespace), string(specs.PIDNamespace), string(specs.TimeNamespace),
+				string(specs.UserNamespace), string(specs.UTSNamespace),
 			},
-			Cgroup:          &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &no},
-			Seccomp:         &features.Seccomp{Enabled: &no},
+			Cgroup: &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &no},
+			Seccomp: &features.Seccomp{
+				Enabled: &yes, Actions: seccomp.Actions, Operators: seccomp.Operators, Archs: seccomp.Architectures,
+				KnownFlags: seccomp.Flags, SupportedFlags: seccomp.Flags,
+			},
 			Apparmor:        &features.Apparmor{Enabled: &no},
 			Selinux:         &features.Selinux{Enabled: &no},
 			IntelRdt:        &features.IntelRdt{Enabled: &no},

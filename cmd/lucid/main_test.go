@@ -21,6 +21,9 @@ import (
 
 // TestMain makes this test binary the program too.
 func TestMain(m *testing.M) {
+	if isFakeSandbox() {
+		os.Exit(fakeSandboxMain())
+	}
 	if os.Getenv("LUCID_TEST_MAIN") != "" || len(os.Args) > 1 && os.Args[1] == sandboxName {
 		main()
 	}

@@ -26,6 +26,9 @@ import (
 	"github.com/lucid-containers/lucid/internal/runtime"
 )
 
+// noEffect stands behind the name of a field.
+const noEffect = " has no effect on a container in a VM"
+
 // session is one create or run.
 type session struct {
 	log     *logger
@@ -64,7 +67,7 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 		plan.VM.DebugUART = true
 	}
 	for _, field := range plan.Ignored {
-		a.log.Info(field + " has no effect on a container in a VM")
+		a.log.Info(field + noEffect)
 	}
 	if n := cmd.Int("preserve-fds"); n > 0 {
 		a.log.Info("--preserve-fds has no effect on a container in a VM", "fds", n)

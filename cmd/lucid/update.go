@@ -49,6 +49,16 @@ func (a *app) updateCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			if err := oci.ValidateResources(res); err != nil {
+				var field *oci.FieldError
+				if errors.As(err, &field) {
+					field.File = cmd.String("resources") // no flag makes what is wrong here
+				}
+				return err
+			}
+			for _, field := range oci.IgnoredInResources(res) {
+				a.log.Info(field + noEffect)
+			}
 			data, err := json.Marshal(oci.GuestResources(res))
 			if err != nil {
 				return err

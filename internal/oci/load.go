@@ -77,6 +77,8 @@ func Parse(data []byte) (*specs.Spec, error) {
 	switch {
 	case errors.As(err, &syntax):
 		return nil, fmt.Errorf("%s: line %d: %w", ConfigFile, line(data, syntax.Offset), err)
+	case errors.As(err, &kind) && kind.Field == "":
+		return nil, fmt.Errorf("%s: line %d: a JSON %s does not fit here", ConfigFile, line(data, kind.Offset), kind.Value)
 	case errors.As(err, &kind):
 		return nil, fmt.Errorf("%s: line %d: %s: a JSON %s does not fit here",
 			ConfigFile, line(data, kind.Offset), kind.Field, kind.Value)
@@ -103,5 +105,10 @@ func LoadProcess(path string) (*specs.Process, error) {
 	if p == nil {
 		return nil, fmt.Errorf("%s: process cannot be null", path)
 	}
-	return p, ValidateProcess(p)
+	err = ValidateProcess(p)
+	var field *FieldError
+	if errors.As(err, &field) {
+		field.File = path
+	}
+	return p, err
 }

@@ -294,12 +294,12 @@ func TestSplitMounts(t *testing.T) {
 
 // TestGuestSpec: only named fields reach the guest.
 func TestGuestSpec(t *testing.T) {
-	spec := oci.Example()
+	spec, weight := oci.Example(), uint16(10)
 	spec.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/host/hook"}}}
 	spec.Annotations = map[string]string{"secret": "host"}
 	spec.Process.ApparmorProfile = "p"
 	spec.Linux.CgroupsPath = "/lucid/x"
-	spec.Linux.Resources.BlockIO = &specs.LinuxBlockIO{}
+	spec.Linux.Resources.BlockIO = &specs.LinuxBlockIO{Weight: &weight}
 	spec.Linux.Resources.CPU = &specs.LinuxCPU{Cpus: "0-3", Mems: "0"}
 	spec.Linux.Namespaces[1].Path = "/run/netns/x"
 	plan, err := oci.Split(spec, bundle(t, ""))

@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/lucid-containers/lucid/internal/oci/seccomp"
 )
 
 // Plan is a validated specification split by who carries it out. It travels
@@ -16,6 +18,8 @@ type Plan struct {
 	VM    VM
 	Host  Host
 	Guest specs.Spec
+	// Seccomp is linux.seccomp, compiled for the guest's kernel; nil without.
+	Seccomp *seccomp.Filter `json:",omitempty"`
 	// Ignored names fields that are set and have no effect. They are logged.
 	Ignored []string `json:",omitempty"`
 }
@@ -69,6 +73,9 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 	p.Host.Hooks = spec.Hooks
 	if l := spec.Linux; l != nil {
 		p.Host.CgroupsPath = l.CgroupsPath
+		if p.Seccomp, err = seccomp.Compile(l.Seccomp); err != nil {
+			return nil, fmt.Errorf("%s: %w", ConfigFile, err)
+		}
 		for _, ns := range l.Namespaces {
 			if ns.Type == specs.NetworkNamespace {
 				p.Host.NetNS, p.Host.NewNetNS = ns.Path, ns.Path == ""
@@ -173,7 +180,6 @@ func guestMount(m *specs.Mount, fstype string) {
 // guestSpec builds what the agent carries out, field by field.
 func guestSpec(spec *specs.Spec) specs.Spec {
 	g := specs.Spec{
-		Version:    spec.Version,
 		Root:       &specs.Root{Path: RootfsExport, Readonly: spec.Root.Readonly},
 		Hostname:   spec.Hostname,
 		Domainname: spec.Domainname,
@@ -201,8 +207,6 @@ func GuestProcess(p *specs.Process) specs.Process {
 		NoNewPrivileges: p.NoNewPrivileges,
 		OOMScoreAdj:     p.OOMScoreAdj,
 		Scheduler:       p.Scheduler,
-		IOPriority:      p.IOPriority,
-		ExecCPUAffinity: p.ExecCPUAffinity,
 	}
 }
 
@@ -211,9 +215,7 @@ func guestLinux(l *specs.Linux) *specs.Linux {
 		UIDMappings:       l.UIDMappings,
 		GIDMappings:       l.GIDMappings,
 		Sysctl:            l.Sysctl,
-		CgroupsPath:       l.CgroupsPath,
 		Devices:           l.Devices,
-		Seccomp:           l.Seccomp,
 		RootfsPropagation: l.RootfsPropagation,
 		MaskedPaths:       l.MaskedPaths,
 		ReadonlyPaths:     l.ReadonlyPaths,
@@ -236,21 +238,17 @@ func guestLinux(l *specs.Linux) *specs.Linux {
 // limit that anybody means: docker update sends one for what it leaves alone,
 // and runc takes it so.
 func GuestResources(r *specs.LinuxResources) *specs.LinuxResources {
-	g := &specs.LinuxResources{Devices: r.Devices, HugepageLimits: r.HugepageLimits, Unified: r.Unified}
+	g := &specs.LinuxResources{Unified: r.Unified}
 	if m := r.Memory; m != nil {
-		memory := *m
-		memory.Limit, memory.Reservation, memory.Swap = set(m.Limit), set(m.Reservation), set(m.Swap)
-		g.Memory = &memory
+		g.Memory = &specs.LinuxMemory{Limit: set(m.Limit), Reservation: set(m.Reservation)}
 	}
 	if r.Pids != nil {
 		g.Pids = &specs.LinuxPids{Limit: set(r.Pids.Limit)}
 	}
 	if r.CPU != nil {
-		cpu := *r.CPU
-		cpu.Shares, cpu.Quota, cpu.Period = set(cpu.Shares), set(cpu.Quota), set(cpu.Period)
-		// These number the host's CPUs and NUMA nodes.
-		cpu.Cpus, cpu.Mems = "", ""
-		g.CPU = &cpu
+		// Not cpus and mems: they number the host's CPUs and NUMA nodes.
+		c := r.CPU
+		g.CPU = &specs.LinuxCPU{Shares: set(c.Shares), Quota: set(c.Quota), Period: set(c.Period), Burst: set(c.Burst), Idle: set(c.Idle)}
 	}
 	return g
 }
@@ -261,31 +259,4 @@ func set[T int64 | uint64](p *T) *T {
 		return nil
 	}
 	return p
-}
-
-// ignored lists what is set and has no effect in a VM.
-func ignored(spec *specs.Spec) []string {
-	var out []string
-	add := func(set bool, field string) {
-		if set {
-			out = append(out, field)
-		}
-	}
-	add(spec.Process.ApparmorProfile != "", "process.apparmorProfile")
-	add(spec.Process.SelinuxLabel != "", "process.selinuxLabel")
-	l := spec.Linux
-	if l == nil {
-		return out
-	}
-	add(l.MountLabel != "", "linux.mountLabel")
-	add(l.IntelRdt != nil, "linux.intelRdt")
-	add(l.MemoryPolicy != nil, "linux.memoryPolicy")
-	if r := l.Resources; r != nil {
-		add(r.BlockIO != nil, "linux.resources.blockIO")
-		add(r.Network != nil, "linux.resources.network")
-		add(len(r.Rdma) > 0, "linux.resources.rdma")
-		add(r.CPU != nil && r.CPU.Cpus != "", "linux.resources.cpu.cpus")
-		add(r.CPU != nil && r.CPU.Mems != "", "linux.resources.cpu.mems")
-	}
-	return out
 }

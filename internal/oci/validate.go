@@ -11,14 +11,21 @@ import (
 )
 
 // FieldError says which field of config.json is wrong and why. Field is its
-// path, such as "process.args" or "mounts[3].source".
+// path, such as "process.args" or "mounts[3].source". File is where it stands;
+// empty means config.json.
 type FieldError struct {
+	File  string
 	Field string
 	Text  string
 }
 
 // Error is one line.
-func (e *FieldError) Error() string { return ConfigFile + ": " + e.Field + ": " + e.Text }
+func (e *FieldError) Error() string {
+	if e.File == "" {
+		return ConfigFile + ": " + e.Field + ": " + e.Text
+	}
+	return e.File + ": " + e.Field + ": " + e.Text
+}
 
 func fieldErr(field, format string, args ...any) error {
 	return &FieldError{Field: field, Text: fmt.Sprintf(format, args...)}
@@ -118,7 +125,7 @@ func ValidateProcess(p *specs.Process) error {
 		}
 		seen[r.Type] = true
 	}
-	return nil
+	return checkScheduler(p.Scheduler)
 }
 
 // rlimitNames are getrlimit(2)'s names as the specification writes them.
@@ -199,52 +206,6 @@ func checkHooks(h *specs.Hooks) error {
 	return nil
 }
 
-func checkLinux(l *specs.Linux) error {
-	if l == nil {
-		return nil
-	}
-	seen := map[specs.LinuxNamespaceType]bool{}
-	for i, ns := range l.Namespaces {
-		field := fmt.Sprintf("linux.namespaces[%d]", i)
-		switch ns.Type {
-		case specs.PIDNamespace, specs.NetworkNamespace, specs.MountNamespace, specs.IPCNamespace,
-			specs.UTSNamespace, specs.UserNamespace, specs.CgroupNamespace, specs.TimeNamespace:
-		default:
-			return fieldErr(field+".type", "%q is not a namespace", ns.Type)
-		}
-		if seen[ns.Type] {
-			return fieldErr(field+".type", "%s is given twice", ns.Type)
-		}
-		seen[ns.Type] = true
-		if ns.Path == "" {
-			continue
-		}
-		if !filepath.IsAbs(ns.Path) {
-			return fieldErr(field+".path", "%q is not an absolute path", ns.Path)
-		}
-		if ns.Type != specs.NetworkNamespace {
-			return fieldErr(field+".path", "a container in a VM cannot join the %s namespace %s of the host", ns.Type, ns.Path)
-		}
-	}
-	if len(l.NetDevices) > 0 {
-		return fieldErr("linux.netDevices", "not supported")
-	}
-	if (len(l.UIDMappings) > 0 || len(l.GIDMappings) > 0) && !seen[specs.UserNamespace] {
-		return fieldErr("linux.uidMappings", "needs a user namespace in linux.namespaces")
-	}
-	for _, list := range []struct {
-		name string
-		of   []string
-	}{{"linux.maskedPaths", l.MaskedPaths}, {"linux.readonlyPaths", l.ReadonlyPaths}} {
-		for i, p := range list.of {
-			if !filepath.IsAbs(p) {
-				return fieldErr(fmt.Sprintf("%s[%d]", list.name, i), "%q is not an absolute path", p)
-			}
-		}
-	}
-	return nil
-}
-
 func checkVM(vm *specs.VM) error {
 	if vm == nil {
 		return nil
@@ -252,7 +213,7 @@ func checkVM(vm *specs.VM) error {
 	if vm.Hypervisor.Path != "" || len(vm.Hypervisor.Parameters) > 0 {
 		return fieldErr("vm.hypervisor", "not supported: lucid is the hypervisor")
 	}
-	if vm.Image.Path != "" {
+	if vm.Image.Path != "" || vm.Image.Format != "" {
 		return fieldErr("vm.image", "not supported: the guest boots from an initramfs")
 	}
 	for _, f := range []struct{ name, path string }{

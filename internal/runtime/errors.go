@@ -15,6 +15,7 @@ const (
 	textExecPaused     = "cannot exec in a paused container (use --ignore-paused to override)"
 	textExecCreated    = "cannot exec in a container that has not been started"
 	textInvalidID      = "invalid container ID format"
+	textEmptyID        = "container id cannot be empty"
 	textStartRunning   = "cannot start an already running container"
 	textStartStopped   = "cannot start a container that has stopped"
 	textStartOther     = "cannot start a container in the %s state"
@@ -33,6 +34,7 @@ var (
 	ErrExecPaused   = errors.New(textExecPaused)
 	ErrExecCreated  = errors.New(textExecCreated)
 	ErrInvalidID    = errors.New(textInvalidID)
+	ErrEmptyID      = errors.New(textEmptyID)
 	ErrStartRunning = errors.New(textStartRunning)
 	ErrStartStopped = errors.New(textStartStopped)
 )

@@ -7,7 +7,10 @@ const maxID = 255
 // checkID accepts what runc accepts: letters, digits and "_+-." that form a
 // file name.
 func checkID(id string) error {
-	if id == "" || id == "." || id == ".." || len(id) > maxID {
+	if id == "" {
+		return ErrEmptyID
+	}
+	if id == "." || id == ".." || len(id) > maxID {
 		return ErrInvalidID
 	}
 	for _, c := range []byte(id) {

@@ -138,7 +138,10 @@ func TestCreateFailuresLeaveNothing(t *testing.T) {
 
 func TestIDs(t *testing.T) {
 	w := newWorld(t)
-	for _, id := range []string{"", ".", "..", "a/b", "/a", "a b", "a\x00", "ä", strings.Repeat("x", 256)} {
+	if _, err := w.create(""); !errors.Is(err, runtime.ErrEmptyID) {
+		t.Errorf("no ID: %v", err)
+	}
+	for _, id := range []string{".", "..", "a/b", "/a", "a b", "a\x00", "ä", strings.Repeat("x", 256)} {
 		if _, err := w.create(id); !errors.Is(err, runtime.ErrInvalidID) {
 			t.Errorf("%q: %v, want ErrInvalidID", id, err)
 		}

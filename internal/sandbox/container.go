@@ -132,9 +132,13 @@ func (c *container) create(ctx context.Context, streams wire.Expecter, files *st
 	if err != nil {
 		return err
 	}
+	var filter *wire.Seccomp
+	if f := c.plan.Seccomp; f != nil {
+		filter = &wire.Seccomp{Filter: f.Program, Flags: f.Flags}
+	}
 	var created wire.Created
 	err = c.client.Call(ctx, wire.MethodCreateContainer, &wire.CreateContainer{
-		ID: c.id, Spec: data, Rootfs: c.plan.Host.Rootfs.Name, MountExports: exports, IO: names,
+		ID: c.id, Spec: data, Rootfs: c.plan.Host.Rootfs.Name, MountExports: exports, IO: names, Seccomp: filter,
 	}, &created)
 	if err != nil {
 		files.cancel()

@@ -4,7 +4,7 @@ import "encoding/json"
 
 // Version is the version of the messages below. Host and agent are built from
 // one tree and must agree exactly.
-const Version = 1
+const Version = 2
 
 // Where the host listens. The guest reaches the host as CID 2.
 const (
@@ -101,6 +101,17 @@ type CreateContainer struct {
 	// mqueue, cgroup) or, for type bind, from a path inside the rootfs.
 	MountExports map[int]string `json:"mountExports,omitempty"`
 	IO           IO             `json:"io"`
+	// Seccomp is linux.seccomp, compiled by the host: of spec the agent does
+	// not read it. It is for each process of the container, execs too.
+	Seccomp *Seccomp `json:"seccomp,omitempty"`
+}
+
+// Seccomp is a filter as seccomp(2) takes it.
+type Seccomp struct {
+	// Filter is an array of struct sock_filter, in the guest's byte order.
+	Filter []byte `json:"filter"`
+	// Flags are SECCOMP_FILTER_FLAG_….
+	Flags uint32 `json:"flags,omitempty"`
 }
 
 // Created is the result of CreateContainer and of Exec.

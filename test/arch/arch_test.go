@@ -53,7 +53,7 @@ func list(t *testing.T) []listed {
 // under reports whether path is dir or lies below it.
 func under(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
-// leaves import nothing of ours.
+// leaves import nothing of ours but what lies below them.
 var leaves = []string{
 	"kvm", "internal/guestmem", "internal/eventfd", "internal/wire", "internal/control", "internal/oci",
 	"p9server/p9", "devices/bus",
@@ -84,7 +84,7 @@ func TestImportRules(t *testing.T) {
 				continue
 			}
 			for _, d := range p.Imports {
-				if strings.HasPrefix(d, module) {
+				if strings.HasPrefix(d, module) && !under(rel(d), leaf) {
 					t.Errorf("%s imports %s: it must import nothing of ours", path, rel(d))
 				}
 			}

@@ -70,6 +70,14 @@ func run(tool string, args []string) error {
 		fmt.Println(l.Cur, l.Max)
 	case "umask":
 		fmt.Printf("%03o\n", syscall.Umask(0))
+	case "syscall":
+		var nr [4]uintptr
+		for i, a := range args {
+			n, _ := strconv.ParseUint(a, 0, 64)
+			nr[i] = uintptr(n)
+		}
+		_, _, errno := syscall.RawSyscall(nr[0], nr[1], nr[2], nr[3])
+		fmt.Println(int(errno))
 	case "sleep":
 		time.Sleep(time.Hour)
 	case "trap":

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/internal/control"
+)
+
+// fakePrefix begins the ID of a container whose sandbox process is this test
+// binary: it keeps to the protocol of package control and has no VM.
+const fakePrefix = "fake-"
+
+func isFakeSandbox() bool {
+	return len(os.Args) > 2 && os.Args[1] == sandboxName && strings.HasPrefix(os.Args[2], fakePrefix)
+}
+
+// fakeSandbox obeys status, start, kill, pause and resume.
+type fakeSandbox struct {
+	mu    sync.Mutex
+	state control.State // protected by mu
+	gone  chan struct{}
+}
+
+func fakeSandboxMain() int {
+	child, err := control.Inherit()
+	if err != nil {
+		return 1
+	}
+	child.Orphaned(func() { os.Exit(1) })
+	l, err := control.Listen(child.StateDir)
+	if err != nil {
+		return 1
+	}
+	f := &fakeSandbox{state: control.StateCreated, gone: make(chan struct{})}
+	s := control.Serve(l, f, slog.New(slog.DiscardHandler))
+	if err := child.Ready(control.Ready{}); err != nil {
+		return 1
+	}
+	<-f.gone
+	_ = s
+	return 137
+}
+
+func (f *fakeSandbox) Control(_ context.Context, method string, params json.RawMessage, _ []*os.File) (any, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	paused := f.state == control.StatePaused
+	switch method {
+	case control.MethodStatus:
+		return control.Status{State: f.state}, nil
+	case control.MethodStart:
+		if f.state != control.StateCreated {
+			return nil, &control.Error{Kind: control.KindRunning}
+		}
+		f.state = control.StateRunning
+	case control.MethodPause:
+		f.state = control.StatePaused
+	case control.MethodResume:
+		if !paused {
+			return nil, &control.Error{Kind: control.KindPaused}
+		}
+		f.state = control.StateRunning
+	case control.MethodKill:
+		var p control.KillParams
+		if err := json.Unmarshal(params, &p); err != nil {
+			return nil, err
+		}
+		if p.Signal == int(unix.SIGKILL) {
+			f.state = control.StateStopped
+			time.AfterFunc(5*time.Millisecond, func() { close(f.gone) }) // after the answer is sent
+		}
+	case control.MethodPids:
+		return control.Pids{Pids: []int{os.Getpid()}}, nil
+	case control.MethodExec:
+		if paused {
+			return nil, &control.Error{Kind: control.KindPaused}
+		}
+		return nil, &control.Error{Kind: control.KindGuest, Message: `exec: "nosuch": executable file not found in $PATH`}
+	default:
+		return nil, &control.Error{Kind: control.KindBadRequest, Message: "the fake does not know " + method}
+	}
+	return nil, nil
+}

@@ -1,0 +1,85 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestDockerMore is what takes a dockerd with other settings, or takes long.
+func TestDockerMore(t *testing.T) {
+	d := newDocker(t)
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, *docker)
+	}{
+		{"Security", dockerSecurity},
+		{"Restart", dockerRestart},
+		{"LiveRestore", dockerLiveRestore},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, d) })
+	}
+}
+
+// dockerSecurity: seccomp with docker's default profile and with one of the test's own, capabilities, limits.
+func dockerSecurity(t *testing.T, d *docker) {
+	r := d.run(t, nil, oneOff("--cap-drop", "ALL", "--cap-add", "CHOWN", "--ulimit", "nofile=77:88", "--ulimit", "core=0", dockerImage,
+		"sh", "-c", `grep -E "^(Seccomp|CapEff|NoNewPrivs):" /proc/self/status; ulimit -n; ulimit -Hn; unshare -U true || echo refused`)...)
+	r.wantCode(t, 0)
+	r.wantStdout(t, "CapEff:\t0000000000000001\nNoNewPrivs:\t0\nSeccomp:\t2\n77\n88\nrefused\n")
+	r = d.run(t, nil, oneOff("--security-opt", "no-new-privileges", "--security-opt", "seccomp=unconfined", dockerImage,
+		"sh", "-c", `grep -E "^(Seccomp|NoNewPrivs):" /proc/self/status; unshare -U echo allowed`)...)
+	r.wantCode(t, 0)
+	r.wantStdout(t, "NoNewPrivs:\t1\nSeccomp:\t0\nallowed\n")
+	profile := filepath.Join(d.dir, "profile.json")
+	must(t, os.WriteFile(profile, []byte(`{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 30}]}`), 0o644))
+	r = d.run(t, nil, oneOff("--security-opt", "seccomp="+profile, dockerImage, "mkdir", "/x")...)
+	r.wantCode(t, 1)
+	wantContains(t, r.stderr, "Read-only file system")
+}
+
+// dockerRestart: docker starts a container again that failed, and one that was always to run.
+func dockerRestart(t *testing.T, d *docker) {
+	id := d.start(t, "--restart", "on-failure:2", dockerImage, "sh", "-c", "echo run; exit 1")
+	for begin := time.Now(); d.must(t, "inspect", "-f", "{{.State.Status}} {{.RestartCount}}", id) != "exited 2"; time.Sleep(300 * time.Millisecond) {
+		if time.Since(begin) > 3*time.Minute {
+			t.Fatalf("after 3 minutes: %s", d.must(t, "inspect", "-f", "{{.State.Status}} {{.RestartCount}}", id))
+		}
+	}
+	if n := strings.Count(d.must(t, "logs", id), "run"); n != 3 {
+		t.Errorf("it ran %d times, want 3", n)
+	}
+}
+
+// dockerLiveRestore: a container outlives its dockerd, and the next one knows it.
+func dockerLiveRestore(t *testing.T, d *docker) {
+	id := d.start(t, dockerImage, "sh", "-c", "trap 'exit 9' TERM; while :; do echo tick; sleep 0.2; done")
+	pid := d.must(t, "inspect", "-f", "{{.State.Pid}}", id)
+	must(t, d.cmd.Process.Signal(unix.SIGTERM))
+	select {
+	case <-d.exited:
+	case <-time.After(2 * time.Minute):
+		t.Fatal("dockerd does not end")
+	}
+	if err := exec.Command("kill", "-0", pid).Run(); err != nil {
+		t.Fatalf("the container ended with dockerd: %v", err)
+	}
+	d.up(t)
+	if s := d.must(t, "inspect", "-f", "{{.State.Status}} {{.State.Pid}}", id); s != "running "+pid {
+		t.Errorf("after the restart: %q, want running %s", s, pid)
+	}
+	if out := d.must(t, "exec", id, "echo", "still here"); out != "still here" {
+		t.Errorf("exec: %q", out)
+	}
+	d.must(t, "stop", "-t", "60", id)
+	if s := d.must(t, "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", id); s != "exited 9" {
+		t.Errorf("after stop: %q", s)
+	}
+}
