@@ -149,7 +149,11 @@ type Ready struct {
 }
 
 // Commit is the creator's answer to Ready: it has recorded the container.
-type Commit struct{}
+type Commit struct {
+	// Bound keeps the launch socket open: the sandbox process ends when its
+	// creator does.
+	Bound bool `json:",omitempty"`
+}
 
 // Inherited file descriptors of a sandbox process, besides the container's
 // own 0 to 2.
