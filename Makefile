@@ -22,7 +22,7 @@ all: bin kernel initramfs ## binaries into bin/, kernel and initramfs into guest
 help: ## this list
 	@grep -hE '^[a-z][a-z0-9/.-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
 
-bin: bin/lucid bin/lucid-agent ## the Go binaries
+bin: bin/lucid bin/lucid-agent bin/containerd-shim-lucid-v2 ## the Go binaries
 
 bin/%: FORCE
 	@mkdir -p bin
@@ -66,7 +66,7 @@ fuzz: ## each fuzz target for FUZZTIME (default 10m), one after another
 
 install: all ## into $(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/lucid
-	install -m 755 bin/lucid $(DESTDIR)$(PREFIX)/bin/lucid
+	install -m 755 bin/lucid bin/containerd-shim-lucid-v2 $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 guest/out/vmlinux guest/out/initramfs.cpio $(DESTDIR)$(PREFIX)/share/lucid/
 
 clean: ## what make built here (the caches outside the tree stay)

@@ -11,6 +11,7 @@ const (
 	MethodStart  = "start"  // release the process of a created container
 	MethodKill   = "kill"   // KillParams
 	MethodWait   = "wait"   // → Exit; answers when the container has exited
+	MethodEnded  = "ended"  // answers when its process has ended; output and files may not be out yet
 	MethodPause  = "pause"  // stop the vCPUs
 	MethodResume = "resume" // let them go on
 	MethodPids   = "pids"   // → Pids

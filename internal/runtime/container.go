@@ -259,6 +259,13 @@ func (c *Container) Wait() int {
 	return exitStatus(c.child.cmd.ProcessState)
 }
 
+// AwaitEnd returns when the container's process has ended, which is before Wait
+// does: its last output may still be on the way through the VM. An error says
+// that nobody can tell any more.
+func (c *Container) AwaitEnd() error {
+	return c.call(context.Background(), control.MethodEnded, nil, nil)
+}
+
 func exitStatus(ps *os.ProcessState) int {
 	ws := ps.Sys().(syscall.WaitStatus)
 	if ws.Signaled() {
