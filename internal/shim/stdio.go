@@ -8,7 +8,6 @@ package shim
 //	(empty)       /dev/null
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +18,6 @@ import (
 	"time"
 
 	"github.com/containerd/console"
-	"github.com/containerd/fifo"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -38,7 +36,8 @@ type streams struct {
 	null  *os.File    // may be among them
 
 	pty    console.Console // nil without a terminal
-	stdin  io.ReadCloser   // the fifo; nil without one
+	stdin  *os.File        // the fifo; nil without one
+	holder *os.File        // its writing end, which keeps it open between clients
 	input  *os.File        // the pipe to the process; nil with a terminal
 	pumps  []*pump
 	binary *logBinary
@@ -47,7 +46,6 @@ type streams struct {
 	// open for reading, so that what waits in them outlives their reader.
 	sources, sinks []io.Closer
 	keep           []io.Closer
-	stdinOnce      sync.Once
 }
 
 // openStreams opens everything. On an error nothing stays open.
@@ -65,8 +63,7 @@ func (s *service) openStreams(cfg ioConfig, id string, size *specs.Box) (_ *stre
 		err = t.openPipes(cfg, id, s.call.namespace)
 	}
 	if err == nil && cfg.stdin != "" {
-		// The open waits for a writer, on a goroutine of its own.
-		t.stdin, err = fifo.OpenFifo(context.Background(), cfg.stdin, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+		t.stdin, t.holder, err = openFifo(cfg.stdin)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("stdio: %w", err)
@@ -165,7 +162,7 @@ func (t *streams) openOutput(uri string) (io.WriteCloser, error) {
 	}
 	switch u.Scheme {
 	case "", "fifo":
-		return t.openFifo(u.Path)
+		return t.openOutputFifo(u.Path)
 	case "file":
 		if err := os.MkdirAll(filepath.Dir(u.Path), 0o755); err != nil {
 			return nil, err
@@ -180,20 +177,36 @@ func (t *streams) openOutput(uri string) (io.WriteCloser, error) {
 	}
 }
 
-// openFifo opens both ends: the writer then neither waits for a reader nor gets
-// EPIPE without one. The writing end is closed at the end of the output, which is the
-// reader's EOF; the reading end is kept until the process is deleted.
-func (t *streams) openFifo(path string) (io.WriteCloser, error) {
-	r, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+// openOutputFifo holds the reading end too: the writer then neither waits for a
+// reader nor gets EPIPE without one, and what waits in the fifo outlives its reader.
+// The writing end is closed at the end of the output, which is the reader's EOF; the
+// reading end is kept until the process is deleted.
+func (t *streams) openOutputFifo(path string) (io.WriteCloser, error) {
+	r, w, err := openFifo(path)
 	if err != nil {
 		return nil, err
 	}
-	if info, err := r.Stat(); err != nil || info.Mode().Type() != os.ModeNamedPipe {
-		_ = r.Close()
-		return nil, errors.Join(err, fmt.Errorf("%s is not a fifo", path))
-	}
 	t.keep = append(t.keep, r)
-	return os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	return w, nil
+}
+
+// openFifo opens both ends, which waits for nobody.
+func openFifo(path string) (r, w *os.File, err error) {
+	if r, err = os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0); err != nil {
+		return nil, nil, err
+	}
+	info, err := r.Stat()
+	if err == nil && info.Mode().Type() != os.ModeNamedPipe {
+		err = fmt.Errorf("%s is not a fifo", path)
+	}
+	if err == nil {
+		w, err = os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	}
+	if err != nil {
+		_ = r.Close()
+		return nil, nil, err
+	}
+	return r, w, nil
 }
 
 // closeChild gives up what the process has by now.
@@ -224,27 +237,22 @@ func (t *streams) start() {
 	}
 }
 
-// routineIn copies the fifo to the process. Its end is that of the process's stdin,
-// for clients that close the fifo and do not ask for it. A terminal has no end.
+// routineIn copies the fifo to the process, until closeStdin and the end of what
+// clients have written by then. That one goes away is no end: the next may go on.
 func (t *streams) routineIn() {
-	if t.pty != nil {
+	if t.pty != nil { // which has no end
 		_, _ = io.Copy(t.pty, t.stdin)
 		return
 	}
 	_, _ = io.Copy(t.input, t.stdin)
-	t.closeStdin()
+	_ = t.input.Close()
 }
 
-// closeStdin ends the process's stdin.
+// closeStdin lets the process's stdin end when the clients have closed theirs.
 func (t *streams) closeStdin() {
-	t.stdinOnce.Do(func() {
-		if t.stdin != nil {
-			_ = t.stdin.Close()
-		}
-		if t.input != nil {
-			_ = t.input.Close()
-		}
-	})
+	if t.holder != nil {
+		_ = t.holder.Close()
+	}
 }
 
 // resize sets the window size of the terminal.
@@ -278,7 +286,11 @@ func (t *streams) drain(d time.Duration) {
 // close gives everything up.
 func (t *streams) close() {
 	t.closed.Do(func() {
-		t.closeStdin()
+		for _, f := range []*os.File{t.holder, t.stdin, t.input} {
+			if f != nil {
+				_ = f.Close()
+			}
+		}
 		for _, c := range append(append(t.sinks, t.sources...), t.keep...) {
 			_ = c.Close()
 		}
