@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -23,12 +24,16 @@ import (
 
 // This test binary is also the programs that the shim runs.
 const (
-	fakeSandbox = "fake-sandbox"
-	fakeStandIn = "fake-stand-in"
+	fakeSandbox = runtime.SandboxCommand
+	fakeStandIn = runtime.StandInCommand
 	fakeLogger  = "fake-logger"
+	shimProgram = "containerd-shim-lucid-v2"
 )
 
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == shimProgram {
+		os.Exit(Main("test"))
+	}
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case fakeSandbox:

@@ -97,7 +97,7 @@ func copyAll(dir string, names ...string) error {
 
 // slow are the tests that run only when they are named, as in `go run ./test/e2e/run -where lab -run TestGit`: they take
 // long, TestRealAVX needs vector registers that QEMU does not give a nested guest, and those that work a guest's files hard meet the open problem of docs/lab.md ("A container that hangs").
-const slow = "^(TestDocker|TestKillAnywhere|TestInGuest|TestPrograms|TestFindCounts|TestTarRoundTrip|TestGit|TestSqliteWAL|TestDpkgInstall|TestUnlinkedOpen|TestRealAVX)"
+const slow = "^(TestDocker|TestShim|TestKillAnywhere|TestInGuest|TestPrograms|TestFindCounts|TestTarRoundTrip|TestGit|TestSqliteWAL|TestDpkgInstall|TestUnlinkedOpen|TestRealAVX)"
 
 func or(s, otherwise string) string {
 	if s != "" {
