@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	apievents "github.com/containerd/containerd/api/services/ttrpc/events/v1"
@@ -37,6 +38,8 @@ type publisher struct {
 	namespace string
 	log       *slog.Logger
 	queue     chan *types.Envelope // nil: nobody listens
+	mu        sync.Mutex
+	closed    bool                 // of queue; protected by mu
 	hurry     chan struct{}        // closed when the server ends
 	done      chan struct{}        // closed when the queue is empty for good
 	client    *ttrpc.Client        // the routine's own
@@ -65,6 +68,12 @@ func (p *publisher) publish(topic string, event proto.Message) {
 		p.log.Error("event", "topic", topic, "err", err)
 		return
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		p.log.Warn("event after the end", "topic", topic)
+		return
+	}
 	select {
 	case p.queue <- &types.Envelope{Timestamp: timestamppb.New(time.Now()), Namespace: p.namespace, Topic: topic, Event: a}:
 	default:
@@ -72,17 +81,26 @@ func (p *publisher) publish(topic string, event proto.Message) {
 	}
 }
 
-// close sends what is queued, for at most d. Nothing is published afterwards.
+// close sends what is queued, for at most d. What is published afterwards is dropped.
 func (p *publisher) close(d time.Duration) {
 	if p.queue == nil {
 		return
 	}
-	close(p.queue)
+	p.mu.Lock()
+	if !p.closed {
+		p.closed = true
+		close(p.queue)
+	}
+	p.mu.Unlock()
 	select {
 	case <-p.done:
 	case <-time.After(d):
 		close(p.hurry)
-		<-p.done
+		// One attempt may be under way: not waited for.
+		select {
+		case <-p.done:
+		case <-time.After(time.Second):
+		}
 	}
 }
 

@@ -119,6 +119,7 @@ func TestEventsAtTheEnd(t *testing.T) {
 	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("it took %v", took)
 	}
+	p.publish("/tasks/delete", &apitypes.TaskDelete{}) // too late, and no panic
 }
 
 // cri-o gives no address.
