@@ -15,18 +15,28 @@ FUZZTIME    ?= 10m
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := all
-.PHONY: all help bin demo demo-lab test unit kvm-lab count lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
+.PHONY: all help bin containerd-v2 demo demo-lab test unit kvm-lab count lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
 
 all: bin kernel initramfs ## binaries into bin/, kernel and initramfs into guest/out/
 
 help: ## this list
 	@grep -hE '^[a-z][a-z0-9/.-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
 
-bin: bin/lucid bin/lucid-agent ## the Go binaries
+bin: bin/lucid bin/lucid-agent bin/containerd-shim-lucid-v2 ## the Go binaries
 
 bin/%: FORCE
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags='$(LDFLAGS)' -o $@ ./cmd/$*
+
+# What the end-to-end tests of the shim drive, besides Debian's containerd. Without CRI and what would need C libraries.
+CONTAINERD_VERSION := v2.4.2
+containerd-v2: bin/containerd-v2/.$(CONTAINERD_VERSION) ## containerd v2 and its ctr, for tests of the shim
+
+bin/containerd-v2/.$(CONTAINERD_VERSION):
+	@mkdir -p $(@D)
+	GOBIN=$(abspath $(@D)) GOFLAGS= $(GO) install -trimpath -ldflags='-s -w' -tags no_cri,no_btrfs,no_devmapper,no_zfs,no_aufs \
+	  github.com/containerd/containerd/v2/cmd/{containerd,ctr}@$(CONTAINERD_VERSION)
+	@touch $@
 
 -include guest/guest.mk
 -include test/lab/lab.mk
@@ -66,7 +76,7 @@ fuzz: ## each fuzz target for FUZZTIME (default 10m), one after another
 
 install: all ## into $(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/lucid
-	install -m 755 bin/lucid $(DESTDIR)$(PREFIX)/bin/lucid
+	install -m 755 bin/lucid bin/containerd-shim-lucid-v2 $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 guest/out/vmlinux guest/out/initramfs.cpio $(DESTDIR)$(PREFIX)/share/lucid/
 
 clean: ## what make built here (the caches outside the tree stay)

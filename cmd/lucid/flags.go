@@ -78,7 +78,7 @@ func (a *app) runtime() (*runtime.Runtime, error) {
 		Root:       a.root,
 		Sandbox:    []string{"/proc/self/exe", sandboxName},
 		StandIn:    []string{"/proc/self/exe", standInName},
-		SandboxEnv: sandboxEnv(),
+		SandboxEnv: runtime.SandboxEnv(),
 		Log:        a.log.Logger,
 	})
 }

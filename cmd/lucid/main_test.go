@@ -348,33 +348,3 @@ func TestSendFile(t *testing.T) {
 		t.Error("no error without a listener")
 	}
 }
-
-// TestAssets: a checkout and an installation are found; what is named wins.
-func TestAssets(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "k")
-	if err := os.WriteFile(file, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := asset("kernel", file, "/no/such", kernelName); err != nil || got != file {
-		t.Errorf("named: %q, %v", got, err)
-	}
-	if got, err := asset("kernel", "", file, kernelName); err != nil || got != file {
-		t.Errorf("config.json: %q, %v", got, err)
-	}
-	prefix := t.TempDir()
-	for _, dir := range []string{"share/lucid", "guest/out"} { // the second wins
-		path := filepath.Join(prefix, dir, kernelName)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, nil, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := installed("kernel", kernelName, filepath.Join(prefix, "bin", "lucid")); err != nil || got != path {
-			t.Errorf("%s: %q, %v", dir, got, err)
-		}
-	}
-	if _, err := installed("kernel", kernelName, "/nowhere/bin/lucid"); err == nil || !strings.Contains(err.Error(), "--kernel") {
-		t.Errorf("not there: %v", err)
-	}
-}

@@ -7,21 +7,15 @@ import (
 	"os"
 
 	"github.com/lucid-containers/lucid/internal/control"
+	"github.com/lucid-containers/lucid/internal/runtime"
 	"github.com/lucid-containers/lucid/internal/sandbox"
 )
 
 // sandboxName is the hidden command that holds a VM.
-const sandboxName = "sandbox"
+const sandboxName = runtime.SandboxCommand
 
 // standInName is the hidden command that stands for a detached exec.
-const standInName = "exec-process"
-
-// sandboxEnv is the whole environment of a sandbox process. The Go runtime
-// reads these before anything of ours runs. The process keeps little garbage,
-// and besides the vCPUs, which sit in the kernel, has little to do at once.
-func sandboxEnv() []string {
-	return []string{"GOGC=25", "GOMAXPROCS=2"}
-}
+const standInName = runtime.StandInCommand
 
 // sandboxMain is the sandbox process. What it returns is the container's exit
 // status.

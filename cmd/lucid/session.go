@@ -21,6 +21,7 @@ import (
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sys/unix"
 
+	"github.com/lucid-containers/lucid/internal/assets"
 	"github.com/lucid-containers/lucid/internal/control"
 	"github.com/lucid-containers/lucid/internal/oci"
 	"github.com/lucid-containers/lucid/internal/runtime"
@@ -72,11 +73,11 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 	if n := cmd.Int("preserve-fds"); n > 0 {
 		a.log.Info("--preserve-fds has no effect on a container in a VM", "fds", n)
 	}
-	kernel, err := asset("kernel", cmd.String("kernel"), plan.VM.Kernel, kernelName)
+	kernel, err := assets.Find(assets.Kernel, cmd.String("kernel"), plan.VM.Kernel)
 	if err != nil {
 		return nil, err
 	}
-	initramfs, err := asset("initramfs", cmd.String("initramfs"), plan.VM.Initrd, initramfsName)
+	initramfs, err := assets.Find(assets.Initramfs, cmd.String("initramfs"), plan.VM.Initrd)
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,8 @@ import (
 
 	"github.com/containerd/console"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/internal/hostpty"
 )
 
 // tty is the host's half of a container's terminal: a pty whose slave the
@@ -24,38 +25,11 @@ type tty struct {
 }
 
 func newTTY(size *specs.Box) (*tty, error) {
-	master, path, err := console.NewPty()
+	p, err := hostpty.New(size)
 	if err != nil {
 		return nil, err
 	}
-	t := &tty{master: master}
-	t.slave, err = os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		err = makeRaw(t.slave)
-	}
-	if err == nil && size != nil {
-		err = master.Resize(console.WinSize{Height: uint16(size.Height), Width: uint16(size.Width)})
-	}
-	if err != nil {
-		t.close()
-		return nil, err
-	}
-	return t, nil
-}
-
-// makeRaw turns the whole line discipline off (cfmakeraw(3)): bytes pass as
-// they are. console.Console.SetRaw leaves the output half on.
-func makeRaw(f namedFile) error {
-	t, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	if err != nil {
-		return os.NewSyscallError("TCGETS", err)
-	}
-	t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
-	t.Oflag &^= unix.OPOST
-	t.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
-	t.Cflag = t.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
-	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
-	return os.NewSyscallError("TCSETS", unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, t))
+	return &tty{master: p.Master, slave: p.Slave}, nil
 }
 
 func (t *tty) closeSlave() { _ = t.slave.Close() }
@@ -74,7 +48,7 @@ func (t *tty) attach() error {
 		if err := t.host.SetRaw(); err != nil {
 			return err
 		}
-		if err := makeRaw(t.host); err != nil {
+		if err := hostpty.MakeRaw(t.host); err != nil {
 			return err
 		}
 		t.resize()
@@ -139,7 +113,7 @@ func newHostTerminal() (*hostTerminal, error) {
 	if err := h.console.SetRaw(); err != nil {
 		return nil, err
 	}
-	if err := makeRaw(h.console); err != nil {
+	if err := hostpty.MakeRaw(h.console); err != nil {
 		h.reset()
 		return nil, err
 	}

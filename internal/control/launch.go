@@ -48,11 +48,14 @@ func Inherit() (*Child, error) {
 func (c *Child) Plan(v any) error { return json.Unmarshal(c.Launch.Plan, v) }
 
 // Orphaned starts to watch the launch socket: onLoss is called, once, if the
-// creator goes away before it has committed.
+// creator goes away before it has committed, or ever, if it says so (Commit).
 func (c *Child) Orphaned(onLoss func()) {
 	go func() {
 		var commit Commit
 		err := Receive(c.socket, &commit)
+		if err == nil && commit.Bound {
+			err = Receive(c.socket, &commit) // nothing more is sent: this is the end
+		}
 		if err != nil {
 			onLoss()
 		}

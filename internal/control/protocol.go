@@ -11,6 +11,7 @@ const (
 	MethodStart  = "start"  // release the process of a created container
 	MethodKill   = "kill"   // KillParams
 	MethodWait   = "wait"   // → Exit; answers when the container has exited
+	MethodEnded  = "ended"  // answers when its process has ended; output and files may not be out yet
 	MethodPause  = "pause"  // stop the vCPUs
 	MethodResume = "resume" // let them go on
 	MethodPids   = "pids"   // → Pids
@@ -152,7 +153,11 @@ type Ready struct {
 }
 
 // Commit is the creator's answer to Ready: it has recorded the container.
-type Commit struct{}
+type Commit struct {
+	// Bound keeps the launch socket open: the sandbox process ends when its
+	// creator does.
+	Bound bool `json:",omitempty"`
+}
 
 // Inherited file descriptors of a sandbox process, besides the container's
 // own 0 to 2.

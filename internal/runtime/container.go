@@ -49,8 +49,9 @@ type Container struct {
 	rec record // as it was when loaded
 	log *slog.Logger
 
-	child   *child // set by Create: this process is the sandbox's parent
-	spawned int64  // set by Create: control.Now at that moment
+	child   *child   // set by Create: this process is the sandbox's parent
+	launch  *os.File // set by Create of a bound container: its end is the container's
+	spawned int64    // set by Create: control.Now at that moment
 }
 
 // child is a sandbox process of which this process is the parent.
@@ -252,7 +253,17 @@ func (c *Container) call(ctx context.Context, method string, params, result any)
 // process's status, or 128 plus the signal that ended it.
 func (c *Container) Wait() int {
 	<-c.child.exited
+	if c.launch != nil {
+		_ = c.launch.Close()
+	}
 	return exitStatus(c.child.cmd.ProcessState)
+}
+
+// AwaitEnd returns when the container's process has ended, which is before Wait
+// does: its last output may still be on the way through the VM. An error says
+// that nobody can tell any more.
+func (c *Container) AwaitEnd() error {
+	return c.call(context.Background(), control.MethodEnded, nil, nil)
 }
 
 func exitStatus(ps *os.ProcessState) int {

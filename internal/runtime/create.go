@@ -51,9 +51,11 @@ type CreateConfig struct {
 	// SandboxLog is where the sandbox process logs; nil means sandbox.log in
 	// the state directory.
 	SandboxLog *os.File
-	LogJSON    bool
-	Debug      bool
-	Profile    string // directory for what the sandbox measures of itself; empty: none
+	// Bound makes the container end with this process.
+	Bound   bool
+	LogJSON bool
+	Debug   bool
+	Profile string // directory for what the sandbox measures of itself; empty: none
 }
 
 // Create builds a container up to the point where only its process is
@@ -84,7 +86,13 @@ func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (_ *Container, e
 	if err != nil {
 		return nil, err
 	}
-	defer launch.Close()
+	defer func() {
+		if err == nil && cfg.Bound {
+			c.launch = launch
+			return
+		}
+		_ = launch.Close()
+	}()
 	// Ends the waiting below.
 	defer context.AfterFunc(ctx, func() { _ = launch.SetDeadline(time.Unix(1, 0)) })()
 	if err := handshake(launch, c, cfg); err != nil {
@@ -99,7 +107,7 @@ func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (_ *Container, e
 	if err := c.commit(); err != nil {
 		return nil, err
 	}
-	if err := control.Send(launch, control.Commit{}); err != nil {
+	if err := control.Send(launch, control.Commit{Bound: cfg.Bound}); err != nil {
 		return nil, fmt.Errorf("sandbox process: %w", err)
 	}
 	return c, nil

@@ -26,6 +26,19 @@ type Config struct {
 	Log *slog.Logger
 }
 
+// Hidden commands of the program lucid, for Config.
+const (
+	SandboxCommand = "sandbox"
+	StandInCommand = "exec-process"
+)
+
+// SandboxEnv is what Config.SandboxEnv is outside of tests. The Go runtime
+// reads these before anything of ours runs. The process keeps little garbage,
+// and besides the vCPUs, which sit in the kernel, has little to do at once.
+func SandboxEnv() []string {
+	return []string{"GOGC=25", "GOMAXPROCS=2"}
+}
+
 // Runtime keeps containers under one root directory.
 type Runtime struct {
 	root    string

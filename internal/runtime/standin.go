@@ -51,6 +51,17 @@ func (d *Detached) Commit() error {
 	return control.Send(d.launch, control.Commit{})
 }
 
+// Signal sends a signal to the stand-in, which forwards it if it can be caught
+// (flows/exec.md). It is an error if it has ended.
+func (d *Detached) Signal(sig unix.Signal) error { return d.cmd.Process.Signal(sig) }
+
+// Wait returns the exit status. It is called once, by the process that called
+// ExecDetached.
+func (d *Detached) Wait() int {
+	_ = d.cmd.Wait() // ProcessState is what counts
+	return exitStatus(d.cmd.ProcessState)
+}
+
 // Discard ends it.
 func (d *Detached) Discard() {
 	_ = d.launch.Close()

@@ -65,13 +65,14 @@ type container struct {
 	starting sync.Once // starts to copy the stdio: a start that failed may be tried again
 
 	started chan struct{} // closed when the process has been started
+	over    chan struct{} // closed when the process has ended (exiting)
 	stopped chan struct{} // closed with state stopped
 }
 
 func newContainer(id string, plan *oci.Plan, times *timeline, log *slog.Logger) *container {
 	return &container{
 		id: id, plan: plan, times: times, log: log, state: control.StateCreating, patience: killPatience,
-		ended: make(chan *wire.ContainerExited, 1), aborted: make(chan int, 1), started: make(chan struct{}), stopped: make(chan struct{}),
+		ended: make(chan *wire.ContainerExited, 1), aborted: make(chan int, 1), started: make(chan struct{}), over: make(chan struct{}), stopped: make(chan struct{}),
 	}
 }
 
@@ -94,6 +95,7 @@ func (c *container) onEvent(e wire.Event) {
 	c.mu.Unlock()
 	if first {
 		c.times.now(control.MarkExited)
+		close(c.over)
 		c.ended <- x
 	}
 }

@@ -36,6 +36,14 @@ func (c *container) Control(ctx context.Context, method string, params json.RawM
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+	case control.MethodEnded:
+		select {
+		case <-c.over:
+		case <-c.stopped:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		return nil, nil
 	case control.MethodPause:
 		return nil, c.pauseVM()
 	case control.MethodResume:

@@ -1,0 +1,65 @@
+package shim
+
+import (
+	"encoding/json"
+
+	bootstrap "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// dialect is how the caller of `start` reads the answer.
+type dialect int
+
+const (
+	// plain is the address alone: containerd 1.6, and understood by all.
+	plain dialect = iota
+	// jsonV2 is containerd 1.7 to 2.2, and cri-o.
+	jsonV2
+	// protobuf is containerd 2.3 and later.
+	protobuf
+)
+
+// shimVersion is 2: version 3 would promise a sandbox service.
+const shimVersion = 2
+
+// maxStart bounds what start reads, in bytes: upstream's own limit.
+const maxStart = 10 << 20
+
+// recognise tells who calls from what is on stdin. containerd up to 2.2 puts the runtime's
+// options there, a protobuf Any, or nothing. From 2.3 on it is a BootstrapParams. The one
+// can be read as the other, so upstream's rule counts: it has to name the same container as
+// the command line. What it says beyond that is taken over.
+func (c *call) recognise(stdin []byte) dialect {
+	var p bootstrap.BootstrapParams
+	if len(stdin) > 0 && proto.Unmarshal(stdin, &p) == nil && p.InstanceID == c.id && p.Namespace == c.namespace {
+		if c.ttrpc == "" {
+			c.ttrpc = p.ContainerdTtrpcAddress
+		}
+		if c.address == "" {
+			c.address = p.ContainerdGrpcAddress
+		}
+		c.socketDir = p.GetSocketDir()
+		c.debug = c.debug || p.LogLevel < 0 // slog's numbers: DEBUG is -4
+		return protobuf
+	}
+	if c.maxVersion >= shimVersion {
+		return jsonV2
+	}
+	return plain
+}
+
+// answer says where the shim listens.
+func (d dialect) answer(address string) ([]byte, error) {
+	switch d {
+	case protobuf:
+		return proto.Marshal(&bootstrap.BootstrapResult{Version: shimVersion, Address: address, Protocol: "ttrpc"})
+	case jsonV2:
+		return json.Marshal(struct {
+			Version  int    `json:"version"`
+			Address  string `json:"address"`
+			Protocol string `json:"protocol"`
+		}{shimVersion, address, "ttrpc"})
+	default:
+		return []byte(address), nil
+	}
+}

@@ -1,0 +1,36 @@
+// Package shim is containerd-shim-lucid-v2: the program between containerd (or
+// cri-o) and the containers of lucid, after containerd's runtime v2 protocol
+// (https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md).
+//
+//	containerd ── SHIM start ──▶ start      listens, spawns the server, prints the address
+//	containerd ── ttrpc ───────▶ serve      one process per container, until Shutdown
+//	                              │ internal/runtime: create, start, exec, ...
+//	                              ▼
+//	                             lucid sandbox ID      the VM; ends when the server does
+//	containerd ── SHIM delete ─▶ delete     after a crash: kills what is left
+//
+// The files:
+//
+//	call.go       command line and environment
+//	dialect.go    the three ways to say the same at the start
+//	main.go       the actions
+//	start.go, socket.go, delete.go, info.go
+//	serve.go      the server process; its log
+//	table.go      the task service under its two names, v2 and v3
+//	service.go    which container; process.go: one process and its states
+//	create.go, exec.go, operate.go   the calls
+//	stdio.go      fifos, files and logging programs; pump.go: one direction
+//	events.go     what containerd is told, in order
+//
+// # Order of events
+//
+// create, start, exit, delete of each process, whatever is how fast: a start
+// holds process.gate until its event is queued, and so does an exit. Execs
+// exit before the container does. One queue keeps the order.
+//
+// # Threads
+//
+// ttrpc calls each request on a goroutine of its own. service.mu guards which
+// container there is, process.mu a process's state. No lock is held across a
+// call to the sandbox, except process.gate, which is one process's.
+package shim

@@ -1,0 +1,53 @@
+package shim
+
+import (
+	"fmt"
+	"io"
+	"os"
+)
+
+// Main is the whole program; version is that of lucid. It returns the exit status.
+func Main(version string) int {
+	if err := run(version); err != nil {
+		// containerd shows the user what is printed here.
+		fmt.Fprintln(os.Stderr, "containerd-shim-lucid-v2:", err)
+		return 1
+	}
+	return 0
+}
+
+func run(version string) error {
+	c, err := parseCall(os.Args[1:], os.Getenv)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.version:
+		_, err := fmt.Println("containerd-shim-lucid-v2 version", version)
+		return err
+	case c.info:
+		return printInfo(os.Stdin, os.Stdout, version)
+	case c.action == actionDelete:
+		return deleteLeftovers(c, os.Stdout)
+	case c.action == actionServe:
+		return serve(c)
+	}
+	stdin, err := io.ReadAll(io.LimitReader(os.Stdin, maxStart+1))
+	if err != nil {
+		return fmt.Errorf("stdin: %w", err)
+	}
+	if len(stdin) > maxStart {
+		return fmt.Errorf("stdin: more than %d MiB", maxStart>>20)
+	}
+	d := c.recognise(stdin)
+	address, err := start(c)
+	if err != nil {
+		return err
+	}
+	answer, err := d.answer(address)
+	if err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(answer)
+	return err
+}

@@ -1,0 +1,112 @@
+package shim
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"sync"
+
+	task "github.com/containerd/containerd/api/runtime/task/v2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/lucid-containers/lucid/internal/runtime"
+)
+
+// service is the task service of one container.
+type service struct {
+	call   *call
+	rt     *runtime.Runtime
+	events *publisher
+	log    *slog.Logger
+	exit   func() // ends the server
+
+	mu       sync.Mutex
+	creating bool       // protected by mu
+	c        *container // nil before Create and after Delete; protected by mu
+}
+
+// container is the one that there is.
+type container struct {
+	id     string
+	bundle string
+	rc     *runtime.Container
+	init   *process
+
+	mu    sync.Mutex
+	execs map[string]*process // protected by mu
+}
+
+func newService(c *call, rt *runtime.Runtime, events *publisher, log *slog.Logger, exit func()) *service {
+	return &service{call: c, rt: rt, events: events, log: log, exit: exit}
+}
+
+// container finds a container.
+func (s *service) container(id string) (*container, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.c == nil || s.c.id != id {
+		return nil, status.Errorf(codes.NotFound, "container %s does not exist", id)
+	}
+	return s.c, nil
+}
+
+// process finds a process.
+func (s *service) process(id, execID string) (*process, error) {
+	c, err := s.container(id)
+	if err != nil {
+		return nil, err
+	}
+	if execID == "" {
+		return c.init, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.execs[execID]; p != nil {
+		return p, nil
+	}
+	return nil, status.Errorf(codes.NotFound, "process %s does not exist", execID)
+}
+
+// running lists the execs that have not ended.
+func (c *container) running() []*process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []*process
+	for _, p := range c.execs {
+		if state, _ := p.look(); state == running {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// Connect says who is who.
+func (s *service) Connect(_ context.Context, r *task.ConnectRequest) (*task.ConnectResponse, error) {
+	resp := &task.ConnectResponse{ShimPid: uint32(os.Getpid()), Version: "v2"}
+	if c, err := s.container(r.ID); err == nil {
+		_, pid := c.init.look()
+		resp.TaskPid = uint32(pid)
+	}
+	return resp, nil
+}
+
+// Shutdown ends the server, unless there is a container.
+func (s *service) Shutdown(context.Context, *task.ShutdownRequest) (*emptypb.Empty, error) {
+	s.exitIfIdle()
+	return &emptypb.Empty{}, nil
+}
+
+func (s *service) exitIfIdle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.c == nil && !s.creating {
+		s.exit()
+	}
+}
+
+// Checkpoint does not exist yet.
+func (s *service) Checkpoint(context.Context, *task.CheckpointTaskRequest) (*emptypb.Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "lucid cannot save the state of a container yet")
+}

@@ -1,0 +1,54 @@
+package shim
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// defaultSocketDir is containerd's, whatever its configuration says.
+const defaultSocketDir = "/run/containerd/s"
+
+// socketPath is the same for the same container, so that `delete` finds what
+// `start` made.
+func (c *call) socketPath() string {
+	dir := c.socketDir
+	if dir == "" {
+		dir = defaultSocketDir
+	}
+	return filepath.Join(dir, fmt.Sprintf("%x", sha256.Sum256([]byte(filepath.Join(c.address, c.namespace, c.id)))))
+}
+
+// listen binds the socket, mode 0600. One that nobody listens on any more is
+// taken away.
+func listen(path string) (*net.UnixListener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	addr := &net.UnixAddr{Net: "unix", Name: path}
+	old := unix.Umask(0o177)
+	defer unix.Umask(old)
+	l, err := net.ListenUnix("unix", addr)
+	if errors.Is(err, unix.EADDRINUSE) {
+		if c, e := net.DialTimeout("unix", path, 100*time.Millisecond); e == nil {
+			_ = c.Close()
+			return nil, fmt.Errorf("a shim of this container listens on %s already", path)
+		}
+		if e := os.Remove(path); e != nil {
+			return nil, e
+		}
+		l, err = net.ListenUnix("unix", addr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// The server, which inherits it, removes it.
+	l.SetUnlinkOnClose(false)
+	return l, nil
+}
