@@ -49,9 +49,9 @@ func newDocker(t *testing.T) *docker {
 	must(t, os.NewSyscallError("mount", unix.Mount("docker", d.dir, "tmpfs", 0, "mode=711")))
 	t.Cleanup(func() { _ = unix.Unmount(d.dir, unix.MNT_DETACH) })
 	d.socket, d.log = filepath.Join(d.dir, "docker.sock"), filepath.Join(d.dir, "dockerd.log")
-	t.Cleanup(func() { d.stop(t) })
 	// dockerd gives a containerd that it starts itself 15 s, which a busy lab does not keep.
 	d.containerd = newCtr(t).socket
+	t.Cleanup(func() { d.stop(t) }) // before containerd
 	d.up(t)
 	d.importImage(t)
 	return d
