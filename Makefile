@@ -77,6 +77,12 @@ fuzz: ## each fuzz target for FUZZTIME (default 10m), one after another
 install: all ## into $(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/lucid
 	install -m 755 bin/lucid bin/containerd-shim-lucid-v2 $(DESTDIR)$(PREFIX)/bin/
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	bin/lucid man >$(DESTDIR)$(PREFIX)/share/man/man1/lucid.1
+	bin/lucid completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lucid
+	bin/lucid completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_lucid
+	bin/lucid completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/lucid.fish
 	install -m 644 guest/out/vmlinux guest/out/initramfs.cpio $(DESTDIR)$(PREFIX)/share/lucid/
 
 clean: ## what make built here (the caches outside the tree stay)

@@ -61,8 +61,8 @@ func (a *app) command() *cli.Command {
 		// Errors are ours to report, and an exec.ExitError is no exit code.
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 		Commands: []*cli.Command{
-			a.checkCommand(), a.createCommand(), a.deleteCommand(), a.eventsCommand(), a.execCommand(), a.featuresCommand(),
-			a.killCommand(), a.listCommand(), a.pauseCommand(), a.psCommand(), a.resumeCommand(), a.runCommand(),
+			a.checkCommand(), a.completionCommand(), a.createCommand(), a.deleteCommand(), a.eventsCommand(), a.execCommand(), a.featuresCommand(),
+			a.killCommand(), a.listCommand(), a.manCommand(), a.pauseCommand(), a.psCommand(), a.resumeCommand(), a.runCommand(),
 			a.specCommand(), a.startCommand(), a.stateCommand(), a.updateCommand(), a.versionCommand(),
 			notYet("checkpoint", "save the state of a running container"), notYet("restore", "restore a container from a checkpoint"),
 		},

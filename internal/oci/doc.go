@@ -21,14 +21,17 @@
 //	linux.namespaces, the rest              guest; a path is refused
 //	linux.cgroupsPath                       host and guest
 //	linux.resources.{cpu,memory}            VM size, and limits in the guest
-//	linux.resources.{pids,hugepageLimits,unified,devices}   guest
+//	linux.resources.{pids,unified}          guest
 //	linux.resources.{blockIO,network,rdma}  ignored, listed
-//	linux.{sysctl,seccomp,maskedPaths,readonlyPaths,rootfsPropagation,
+//	linux.seccomp                           compiled here (package seccomp), guest
+//	linux.{sysctl,maskedPaths,readonlyPaths,rootfsPropagation,
 //	  devices,uidMappings,gidMappings,timeOffsets,personality}  guest
 //	linux.{intelRdt,memoryPolicy,mountLabel}  ignored, listed
 //	linux.netDevices                        refused
 //	vm.hwConfig.{vcpus,memory}, vm.kernel   the VM
 //	vm.hypervisor, vm.image                 refused, there is nothing to use them
+//
+// docs/conformance.md has a line for each field.
 //
 // The guest's spec is built from named fields (see guestSpec): a field that a
 // later version of the specification adds does not reach the guest by accident.

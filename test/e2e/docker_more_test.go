@@ -60,7 +60,7 @@ func dockerRestart(t *testing.T, d *docker) {
 
 // dockerLiveRestore: a container outlives its dockerd, and the next one knows it.
 func dockerLiveRestore(t *testing.T, d *docker) {
-	id := d.start(t, dockerImage, "sh", "-c", "trap 'exit 9' TERM; while :; do echo tick; sleep 0.2; done")
+	id := d.start(t, dockerImage, "sh", "-c", "trap 'exit 9' TERM; sleep 1000 & wait")
 	pid := d.must(t, "inspect", "-f", "{{.State.Pid}}", id)
 	must(t, d.cmd.Process.Signal(unix.SIGTERM))
 	select {

@@ -22,15 +22,17 @@ import (
 // dockerImage is what the tests import their root file system as.
 const dockerImage = "lucid-e2e"
 
-// docker is a dockerd of the test's own, with a containerd that it starts itself, whose default runtime is lucid. Debian
+// docker is a dockerd and a containerd of the test's own, whose default runtime is lucid. Debian
 // 12's docker.io, containerd and runc have to be installed.
 type docker struct {
 	client string
 	dir    string
 	socket string
 	log    string
-	cmd    *exec.Cmd
-	exited chan struct{}
+
+	containerd string // its socket
+	cmd        *exec.Cmd
+	exited     chan struct{}
 }
 
 // newDocker starts it with the Debian image in it.
@@ -47,7 +49,9 @@ func newDocker(t *testing.T) *docker {
 	must(t, os.NewSyscallError("mount", unix.Mount("docker", d.dir, "tmpfs", 0, "mode=711")))
 	t.Cleanup(func() { _ = unix.Unmount(d.dir, unix.MNT_DETACH) })
 	d.socket, d.log = filepath.Join(d.dir, "docker.sock"), filepath.Join(d.dir, "dockerd.log")
-	t.Cleanup(func() { d.stop(t) })
+	// dockerd gives a containerd that it starts itself 15 s, which a busy lab does not keep.
+	d.containerd = newCtr(t).socket
+	t.Cleanup(func() { d.stop(t) }) // before containerd
 	d.up(t)
 	d.importImage(t)
 	return d
@@ -62,7 +66,7 @@ func (d *docker) up(t *testing.T) {
 	defer log.Close()
 	d.cmd = exec.Command("/usr/sbin/dockerd",
 		"--data-root", filepath.Join(d.dir, "data"), "--exec-root", filepath.Join(d.dir, "exec"), "--pidfile", filepath.Join(d.dir, "pid"),
-		"-H", "unix://"+d.socket, "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
+		"--containerd", d.containerd, "-H", "unix://"+d.socket, "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
 		"--live-restore", "--exec-opt", "native.cgroupdriver=cgroupfs", "--storage-driver", "overlay2",
 		"--add-runtime", "lucid="+world.lucid, "--default-runtime", "lucid")
 	d.cmd.Stdout, d.cmd.Stderr = log, log
@@ -113,7 +117,7 @@ func (d *docker) logged() string {
 	return tail(string(data))
 }
 
-// stop ends dockerd, and with it its containerd.
+// stop ends dockerd.
 func (d *docker) stop(t *testing.T) {
 	if t.Failed() {
 		t.Logf("dockerd:\n%s", d.logged())

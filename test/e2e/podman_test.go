@@ -78,9 +78,8 @@ func TestPodman(t *testing.T) {
 		wantContains(t, r.stderr, "executable file not found in $PATH")
 	})
 	t.Run("Detached", func(t *testing.T) {
-		p := p
 		root := rootfs(t)
-		id := p.must(t, "run", "-d", "--network", "none", "--hostname", "box", "--pids-limit", "50", "--rootfs", root, "sh", "-c", "echo started; trap 'exit 9' TERM; while :; do sleep 0.1; done")
+		id := p.must(t, "run", "-d", "--network", "none", "--hostname", "box", "--pids-limit", "50", "--rootfs", root, "sh", "-c", "trap 'exit 9' TERM; echo started; sleep 1000 & wait")
 		t.Cleanup(func() { p.run(t, nil, "rm", "-f", "-t", "0", id) })
 		if s := p.must(t, "inspect", "-f", "{{.State.Status}} {{.OCIRuntime}}", id); !strings.HasPrefix(s, "running ") {
 			t.Errorf("inspect: %q", s)
