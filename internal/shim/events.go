@@ -39,10 +39,10 @@ type publisher struct {
 	log       *slog.Logger
 	queue     chan *types.Envelope // nil: nobody listens
 	mu        sync.Mutex
-	closed    bool                 // of queue; protected by mu
-	hurry     chan struct{}        // closed when the server ends
-	done      chan struct{}        // closed when the queue is empty for good
-	client    *ttrpc.Client        // the routine's own
+	closed    bool          // of queue; protected by mu
+	hurry     chan struct{} // closed when the server ends
+	done      chan struct{} // closed when the queue is empty for good
+	client    *ttrpc.Client // the routine's own
 }
 
 // newPublisher sends to a ttrpc address. With an empty one, which is cri-o's, publishing
