@@ -15,7 +15,7 @@ FUZZTIME    ?= 10m
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := all
-.PHONY: all help bin containerd-v2 demo demo-lab test unit kvm-lab count lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
+.PHONY: all help bin containerd-v2 demo demo-lab test unit kvm-lab count bench lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
 
 all: bin kernel initramfs ## binaries into bin/, kernel and initramfs into guest/out/
 
@@ -63,10 +63,23 @@ kvm-lab: all bin/lab ## the tests of single packages that need a KVM, in the lab
 e2e: all bin/lab ## end to end: in the lab, and on this machine's /dev/kvm if it has one
 	$(GO) run ./test/e2e/run
 
-# What a boot may cost: docs/spec.md. The figure is exact, so CI holds it.
-MAX_BOOT := 15000000
-count: all ## the instructions of a boot, held to MAX_BOOT
-	$(MAKE) count-boot COUNT_BOOT_MAX=$(MAX_BOOT)
+count: all bin/lucid-bench ## instructions of a boot and sizes, held to bench/limits.txt
+	bin/lucid-bench check
+
+# -n of the two halves, and the cases of the second: the first has those that need no KVM.
+BENCH_N         ?= 5
+BENCH_LAB_N     ?= 4
+BENCH_LAB_CASES ?= sizes micro start exec streams 9p density
+bench: all bin/lab bin/lucid-bench ## the quick benchmark here and in the lab; the page is bench/out/report.html
+	rm -rf bench/out && mkdir -p bench/out
+	bin/lucid-bench -n $(BENCH_N) -out bench/out/here.jsonl
+	@# A copy: nothing that a running lab uses may be built anew.
+	stage=$$(mktemp -d) && trap 'rm -rf "$$stage"' EXIT && mkdir "$$stage/guest" && cp -r bin "$$stage/" && cp -r guest/out "$$stage/guest/" && \
+	tar=$$($(GO) run ./test/rootfs/path) && \
+	LAB_CPUS=1 LAB_TIMEOUT=18m LAB_OUT=$(CURDIR)/bench/out LAB_MEMFILES="$$stage $$tar" "$$stage/bin/lab" -- \
+	  "$$stage/bin/lucid-bench -n $(BENCH_LAB_N) -rootfs $$tar -out $(CURDIR)/bench/out/lab.jsonl $(BENCH_LAB_CASES)"
+	bin/lucid-bench report -out bench/out/report.html bench/out/here.jsonl bench/out/lab.jsonl
+	@echo "bench/out/report.html"
 
 fuzz: ## each fuzz target for FUZZTIME (default 10m), one after another
 	@for p in $$($(GO) list ./...); do \

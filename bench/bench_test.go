@@ -179,3 +179,33 @@ func TestP9(t *testing.T) {
 		t.Errorf("%d results, want %d", len(results), want)
 	}
 }
+
+func TestCheck(t *testing.T) {
+	limits, err := parseLimits("# a note\n\nboot\tlong\t1 000 000\tinstructions\nsizes\tlucid\t100\tbytes\nsizes\tgone\t1\tbytes\nboot\texits\t5\texits\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := func(c, m, unit string, v float64) Result {
+		return Result{Case: c, Subject: "lucid", Metric: m, Unit: unit, Values: []float64{v}}
+	}
+	results := []Result{r("boot", "long", "instructions", 1_020_001), r("sizes", "lucid", "bytes", 97), {Case: "boot", Subject: "x", Skipped: "no KVM"}}
+	complaints, news := Check(results, limits)
+	if len(complaints) != 2 || !strings.Contains(complaints[0], "long") || !strings.Contains(complaints[1], "gone") {
+		t.Errorf("complaints %q: want the boot that is too long and the size that is missing", complaints)
+	}
+	if len(news) != 1 || !strings.Contains(news[0], "lucid") {
+		t.Errorf("news %q", news)
+	}
+	results[0].Values[0] = 1_020_000
+	if complaints, _ := Check(results, limits); len(complaints) != 1 {
+		t.Errorf("2 %% more must pass: %q", complaints)
+	}
+	for _, bad := range []string{"a b c d", "a\tb\tx\tbytes", "a\tb\t1\tms", "a\tb\t-1\tbytes"} {
+		if _, err := parseLimits(bad); err == nil {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+	if list, err := Limits(); err != nil || len(list) == 0 {
+		t.Errorf("the list built in: %d limits, %v", len(list), err)
+	}
+}

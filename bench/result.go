@@ -122,12 +122,17 @@ type line struct {
 
 // Write appends a run to w as JSON lines.
 func Write(w io.Writer, r MachineRun) error {
-	enc := json.NewEncoder(w)
-	if err := enc.Encode(line{Machine: &r.Machine}); err != nil {
+	if err := json.NewEncoder(w).Encode(line{Machine: &r.Machine}); err != nil {
 		return err
 	}
-	for i := range r.Results {
-		if err := enc.Encode(line{Result: &r.Results[i]}); err != nil {
+	return WriteResults(w, r.Results)
+}
+
+// WriteResults appends results to a run that Write has begun.
+func WriteResults(w io.Writer, results []Result) error {
+	enc := json.NewEncoder(w)
+	for i := range results {
+		if err := enc.Encode(line{Result: &results[i]}); err != nil {
 			return err
 		}
 	}

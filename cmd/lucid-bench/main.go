@@ -4,6 +4,7 @@
 //	lucid-bench list                 the cases
 //	lucid-bench report FILE ...      one HTML page
 //	lucid-bench compare A B          what is really different
+//	lucid-bench check                hold the exact figures to bench/limits.txt, as CI does
 package main
 
 import (
@@ -58,11 +59,50 @@ func run(ctx context.Context, args []string) error {
 			return nil
 		case "report":
 			return makeReport(args[1:])
+		case "check":
+			return check(ctx, args[1:])
 		case "compare":
 			return compare(args[1:])
 		}
 	}
 	return measure(ctx, args)
+}
+
+// exactCases are those whose figures do not depend on the host.
+var exactCases = []string{"boot", "sizes"}
+
+func check(ctx context.Context, args []string) error {
+	var c bench.Config
+	if len(args) != 0 {
+		return fmt.Errorf("check: it takes no arguments, got %q", args)
+	}
+	if err := find(&c); err != nil {
+		return err
+	}
+	limits, err := bench.Limits()
+	if err != nil {
+		return err
+	}
+	w, err := bench.NewWorld(c)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	results, err := bench.Run(ctx, w, exactCases)
+	if err != nil {
+		return err
+	}
+	if err := bench.Table(os.Stdout, results); err != nil {
+		return err
+	}
+	complaints, news := bench.Check(results, limits)
+	for _, line := range news {
+		fmt.Println("better:", line)
+	}
+	if len(complaints) > 0 {
+		return errors.New(strings.Join(complaints, "\nlucid-bench: "))
+	}
+	return nil
 }
 
 func measure(ctx context.Context, args []string) error {
@@ -75,7 +115,7 @@ func measure(ctx context.Context, args []string) error {
 	flags.StringVar(&c.RootfsTar, "rootfs", "", "`TAR` of a Debian (default: the cached one; debootstrap makes it)")
 	out := flags.String("out", "", "append the results to this `FILE`, as JSON lines")
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "usage: lucid-bench [flags] [CASE ...] | list | report -out FILE.html FILE.jsonl ... | compare A.jsonl B.jsonl\n\nflags:")
+		fmt.Fprintln(flags.Output(), "usage: lucid-bench [flags] [CASE ...] | list | report -out FILE.html FILE.jsonl ... | compare A.jsonl B.jsonl | check\n\nflags:")
 		flags.PrintDefaults()
 	}
 	var cases []string
@@ -100,22 +140,35 @@ func measure(ctx context.Context, args []string) error {
 		return err
 	}
 	defer w.Close()
-	r := bench.MachineRun{Machine: bench.ThisMachine(commit)}
-	// What was measured before an error is worth having.
-	results, err := bench.Run(ctx, w, cases)
-	r.Results = results
-	fmt.Println(r.Machine)
-	if err := errors.Join(err, bench.Table(os.Stdout, results)); err != nil && *out == "" {
+	m := bench.ThisMachine(commit)
+	var file io.Writer = io.Discard
+	if *out != "" {
+		f, err := os.OpenFile(*out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		file = f
+	}
+	if err := bench.Write(file, bench.MachineRun{Machine: m}); err != nil {
 		return err
 	}
-	if *out != "" && len(results) > 0 {
-		f, openErr := os.OpenFile(*out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-		if openErr != nil {
-			return errors.Join(err, openErr)
+	// Case by case, so that what has been measured is there whatever happens to the rest.
+	var all []bench.Result
+	if len(cases) == 0 {
+		for _, c := range bench.Cases() {
+			cases = append(cases, c.Name)
 		}
-		err = errors.Join(err, bench.Write(f, r), f.Close())
 	}
-	return err
+	for _, name := range cases {
+		results, runErr := bench.Run(ctx, w, []string{name})
+		all = append(all, results...)
+		if err = errors.Join(runErr, bench.WriteResults(file, results)); err != nil {
+			break
+		}
+	}
+	fmt.Println(m)
+	return errors.Join(err, bench.Table(os.Stdout, all))
 }
 
 // find fills in paths from where this program lies.
