@@ -54,7 +54,6 @@ func TestMain(m *testing.M) {
 //	cat           copies stdin to stdout, and exits with 0 at its end
 //	sleep         until a signal
 type machine struct {
-	terminal bool
 	over     chan struct{} // the process has ended
 	gone     chan struct{} // and its output is out
 
