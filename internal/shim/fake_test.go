@@ -54,8 +54,8 @@ func TestMain(m *testing.M) {
 //	cat           copies stdin to stdout, and exits with 0 at its end
 //	sleep         until a signal
 type machine struct {
-	over     chan struct{} // the process has ended
-	gone     chan struct{} // and its output is out
+	over chan struct{} // the process has ended
+	gone chan struct{} // and its output is out
 
 	mu    sync.Mutex
 	state control.State
