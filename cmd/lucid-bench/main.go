@@ -167,6 +167,9 @@ func measure(ctx context.Context, args []string) error {
 			break
 		}
 	}
+	if ctx.Err() != nil { // what it broke off is no news
+		err = ctx.Err()
+	}
 	fmt.Println(m)
 	return errors.Join(err, bench.Table(os.Stdout, all))
 }

@@ -139,7 +139,7 @@ func entry(w *counter, ino uint32, f File) error {
 			name = append(name, make([]byte, more)...)
 		}
 	}
-	if _, err := io.WriteString(w, magic); err != nil {
+	if _, err := w.Write([]byte(magic)); err != nil { // not WriteString, which is bufio's and does not count
 		return err
 	}
 	for _, field := range []uint32{

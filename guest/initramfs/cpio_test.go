@@ -174,9 +174,12 @@ func ExampleWrite() {
 // the file, so a large file must begin on one.
 func TestPageAligned(t *testing.T) {
 	mark := []byte("here it begins")
-	for _, name := range []string{"init", strings.Repeat("x", 200)} {
-		data := append(append([]byte{}, mark...), make([]byte, 5000)...)
-		b := write(t, []initramfs.File{initramfs.Regular(name, 0o755, data)})
+	data := append(append([]byte{}, mark...), make([]byte, 5000)...)
+	for name, files := range map[string][]initramfs.File{
+		"init":                   initramfs.Agent(data), // behind other entries
+		strings.Repeat("x", 200): {initramfs.Regular(strings.Repeat("x", 200), 0o755, data)},
+	} {
+		b := write(t, files)
 		if at := bytes.Index(b, mark); at <= 0 || at%4096 != 0 {
 			t.Errorf("%s: content at %d of the archive, want a multiple of 4096", name, at)
 		}
