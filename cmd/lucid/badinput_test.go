@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -193,11 +194,14 @@ func TestBadInputs(t *testing.T) {
 	t.Logf("%d inputs, %d compared with runc, %d have the same words and exit status", len(cases), compared.Load(), equal.Load())
 }
 
+var runcVersion = sync.OnceValue(func() string {
+	out, _ := exec.Command("runc", "--version").Output()
+	return string(out)
+})
+
 // compare says whether runc says the same, and fails if that is not as expected.
 func (c *badInput) compare(t *testing.T, text string, code int) bool {
 	t.Helper()
-	out, _ := exec.Command("runc", "--version").Output()
-	version := string(out)
 	words := strings.Contains(unquoted(text), strings.ReplaceAll(c.want, "lucid", "runc"))
 	switch {
 	case c.runc == same && (!words || code != c.code):
@@ -206,7 +210,7 @@ func (c *badInput) compare(t *testing.T, text string, code int) bool {
 		t.Errorf("ALIKE exit status %d, runc's is %d: %s", c.code, code, text)
 	case c.runc == alike && words:
 		t.Errorf("runc is said to have other words: %s", text)
-	case c.runc == other && strings.HasPrefix(version, "runc version 1.1.") && (c.why == "" || code == c.code):
+	case c.runc == other && strings.HasPrefix(runcVersion(), "runc version 1.1.") && (c.why == "" || code == c.code):
 		t.Errorf("OTHER runc is said to differ (%s): %d, %s", c.why, code, text)
 	}
 	return words && code == c.code
