@@ -61,7 +61,7 @@ func shimOperate(t *testing.T, d *containerd) {
 	r = d.ctr(t, nil, "task", "exec", "--exec-id", "e2", "op1", "/nosuch")
 	r.wantCode(t, 1)
 	wantContains(t, r.stderr, "no such file or directory")
-	out := inTerminal(t, fmt.Sprintf("stty rows 33 cols 101; %s/ctr -a %s -n e2e task exec -t --exec-id e3 op1 sh -c '%s'; echo code $?", d.bin, d.socket(), sized))
+	out := inTerminal(t, fmt.Sprintf("stty rows 33 cols 101; %s/ctr -a %s -n e2e task exec -t --exec-id e3 op1 /bin/sh -c '%s'; echo code $?", d.bin, d.socket(), sized))
 	wantSized(t, out, 6)
 
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
