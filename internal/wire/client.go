@@ -72,7 +72,12 @@ func (c *Client) Hello(ctx context.Context) (*Hello, error) {
 	case <-c.helloCh:
 		return c.hello, nil
 	case <-c.done:
-		return nil, c.err
+		select {
+		case <-c.helloCh: // it came, and then the connection ended
+			return c.hello, nil
+		default:
+			return nil, c.err
+		}
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
