@@ -180,7 +180,7 @@ func TestProfilerFollowsCalls(t *testing.T) {
 	want := []Cost{
 		{"start_kernel", 5, 16, 7, 1, map[string]uint64{"": 5}},
 		{"b", 7, 9, 9, 2, map[string]uint64{"start_kernel": 7}},
-		{"irq", 2, 2, 0, 1, map[string]uint64{"start_kernel": 2}},
+		{"irq", 2, 2, 0, 1, map[string]uint64{"b < start_kernel": 2}},
 		{nameUser, 2, 2, 0, 1, nil},
 		{nameRep, 2, 2, 0, 0, nil},
 		{nameEarly, 1, 1, 0, 1, nil},
