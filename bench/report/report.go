@@ -61,6 +61,7 @@ type bar struct {
 	Median, P90, Min float64
 	N                int
 	Single           bool // nothing to say but the value
+	Alone            bool // and nothing to compare it with: no bar
 }
 
 func newRunView(r bench.MachineRun) runView {
@@ -68,6 +69,7 @@ func newRunView(r bench.MachineRun) runView {
 	if r.Machine.Lab {
 		v.Title = "The lab"
 	}
+	v.Title += r.Machine.Date.UTC().Format(", 15:04") // several runs of one machine may be on the page
 	what := map[string]string{}
 	for _, c := range bench.Cases() {
 		what[c.Name] = c.What
@@ -142,6 +144,7 @@ func (c *caseView) finish() {
 		}
 		for j := range c.Bars[i].Bars {
 			b := &c.Bars[i].Bars[j]
+			b.Alone = b.Single && len(c.Bars[i].Bars) == 1
 			b.Width = 100 * b.Median / longest
 			b.Whisker = 100 * (b.P90 - b.Median) / longest
 		}
