@@ -76,7 +76,7 @@ bench: all bin/lab bin/lucid-bench ## the quick benchmark here and in the lab; t
 	@# A copy: nothing that a running lab uses may be built anew.
 	stage=$$(mktemp -d) && trap 'rm -rf "$$stage"' EXIT && mkdir "$$stage/guest" && cp -r bin "$$stage/" && cp -r guest/out "$$stage/guest/" && \
 	tar=$$($(GO) run ./test/rootfs/path) && \
-	LAB_CPUS=1 LAB_TIMEOUT=18m LAB_OUT=$(CURDIR)/bench/out LAB_MEMFILES="$$stage $$tar" "$$stage/bin/lab" -- \
+	LAB_TIMEOUT=18m LAB_OUT=$(CURDIR)/bench/out LAB_MEMFILES="$$stage $$tar" "$$stage/bin/lab" -- \
 	  "$$stage/bin/lucid-bench -n $(BENCH_LAB_N) -rootfs $$tar -out $(CURDIR)/bench/out/lab.jsonl $(BENCH_LAB_CASES)"
 	bin/lucid-bench report -out bench/out/report.html bench/out/here.jsonl bench/out/lab.jsonl
 	@echo "bench/out/report.html"

@@ -2,7 +2,7 @@
 
 .PHONY: kernel initramfs count-boot count-boot-hello profile-boot
 
-KERNEL_INPUTS := $(wildcard guest/kernel/*.fragment guest/kernel/*.skip)
+KERNEL_INPUTS := $(wildcard guest/kernel/*.fragment guest/kernel/*.skip guest/kernel/*.edits)
 
 # Up to date by time, for a cold build takes minutes; what decides is a hash of
 # all inputs, which the program takes.

@@ -79,7 +79,7 @@ func stage(name string) error {
 	if name == "unit" {
 		cgo = "CGO_ENABLED=1" // the race detector's runtime is C
 	}
-	cmd.Env = append(os.Environ(), cgo, "LAB_CPUS=1", "LAB_TIMEOUT=8m")
+	cmd.Env = append(os.Environ(), cgo, "LAB_TIMEOUT=8m")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err

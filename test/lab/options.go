@@ -35,14 +35,14 @@ var errUsage = errors.New("usage")
 
 const usage = `usage: lab [-v] [-check] [--] CMD [ARG…]
 One CMD is run by bash -c, CMD ARG… is run as it is. Options (environment):
-  LAB_MEM=4096 (MiB)  LAB_CPUS=2  LAB_TIMEOUT=20m  LAB_OUT=DIR  LAB_MEMFILES="PATH…"
+  LAB_MEM=4096 (MiB)  LAB_CPUS=1  LAB_TIMEOUT=20m  LAB_OUT=DIR  LAB_MEMFILES="PATH…"
   LAB_ICOUNT=1  LAB_CPU=max,+svm  LAB_KVM=npt=0  LAB_APPEND=…  LAB_QEMU=…  LAB_KERNEL=…
 docs/lab.md explains them.`
 
 // parseOptions reads the arguments and the environment.
 func parseOptions(args []string, env func(string) string) (*options, error) {
 	o := &options{
-		MemMiB: 4096, CPUs: 2, Timeout: 20 * time.Minute, CPU: "max,+svm", QEMU: "qemu-system-x86_64",
+		MemMiB: 4096, CPUs: 1, Timeout: 20 * time.Minute, CPU: "max,+svm", QEMU: "qemu-system-x86_64",
 	}
 	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
 		a := args[0]
@@ -65,9 +65,6 @@ func parseOptions(args []string, env func(string) string) (*options, error) {
 		return nil, fmt.Errorf("%w: no command\n%s", errUsage, usage)
 	}
 	o.ICount = env("LAB_ICOUNT") == "1"
-	if o.ICount {
-		o.CPUs = 1
-	}
 	if err := o.numbers(env); err != nil {
 		return nil, err
 	}

@@ -80,8 +80,7 @@ func run(ctx context.Context, only, where string) error {
 	if only == "" {
 		line += " -test.skip '" + slow + "'"
 	}
-	// One processor: with two, an L1 that runs VMs was seen to stop for good (docs/lab.md).
-	lab := []string{"LAB_TIMEOUT=45m", "LAB_MEM=6144", "LAB_CPUS=1", "LAB_MEMFILES=" + stage}
+	lab := []string{"LAB_TIMEOUT=45m", "LAB_MEM=6144", "LAB_MEMFILES=" + stage}
 	return test(ctx, lab, filepath.Join(stage, "bin", "lab"), line)
 }
 
