@@ -8,15 +8,11 @@ import (
 	"time"
 
 	"github.com/lucid-containers/lucid/internal/eventfd"
-	"github.com/lucid-containers/lucid/internal/guestmem"
+	"github.com/lucid-containers/lucid/internal/flatvm"
 	"github.com/lucid-containers/lucid/kvm"
 )
 
-// The measured guest runs at CPL 0, in 32-bit protected mode without paging, as the kernel's entry does.
 const (
-	microMem    = 2 << 20
-	microGDT    = 0x1000
-	microCode   = 0x2000
 	microPort   = 0x80
 	microWindow = 0xd0000050 // outside memory: a notify register as virtio-mmio has it
 	microRounds = 5000
@@ -75,40 +71,29 @@ func microRun(body []byte, ioevent bool, rounds uint64) (time.Duration, error) {
 		return 0, err
 	}
 	defer sys.Close()
-	mem, err := guestmem.Alloc(microMem)
-	if err != nil {
-		return 0, err
-	}
-	defer mem.Close()
-	vm, err := sys.CreateVM()
+	code := append(append([]byte{}, body...), loopEnd...)
+	code[len(body)+2] = byte(-(len(body) + 3)) // jnz to the beginning
+	vm, err := flatvm.New(sys, code)
 	if err != nil {
 		return 0, err
 	}
 	defer vm.Close()
-	if err := errors.Join(vm.SetTSSAddr(0xfffbd000), vm.CreateIRQChip(), vm.SetMemoryRegion(kvm.MemoryRegion{Host: mem.Regions()[0].Host})); err != nil {
-		return 0, err
-	}
 	if ioevent {
 		fd, err := eventfd.New()
 		if err != nil {
 			return 0, err
 		}
 		defer fd.Close()
-		if err := vm.IOEventFD(kvm.IOEvent{Addr: microWindow, Len: 4, FD: fd.FD()}); err != nil {
+		if err := vm.Machine.IOEventFD(kvm.IOEvent{Addr: microWindow, Len: 4, FD: fd.FD()}); err != nil {
 			return 0, err
 		}
 	}
-	cpu, err := vm.CreateVCPU(0)
-	if err != nil {
-		return 0, err
-	}
-	defer cpu.Close()
-	if err := microGuest(mem, cpu, body, rounds); err != nil {
+	if err := vm.Enter(rounds); err != nil {
 		return 0, err
 	}
 	begin := time.Now()
 	for {
-		exit, err := cpu.Run()
+		exit, err := vm.CPU.Run()
 		switch {
 		case err != nil:
 			return 0, err
@@ -122,33 +107,4 @@ func microRun(body []byte, ioevent bool, rounds uint64) (time.Duration, error) {
 			return 0, errors.New("does not end")
 		}
 	}
-}
-
-func microGuest(mem *guestmem.Memory, cpu *kvm.VCPU, body []byte, rounds uint64) error {
-	for i, d := range []uint64{0, 0x00cf9b000000ffff, 0x00cf93000000ffff} { // flat code, flat data
-		if err := mem.Store64(microGDT+8*uint64(i), d); err != nil {
-			return err
-		}
-	}
-	code := append(append([]byte{}, body...), loopEnd...)
-	code[len(body)+2] = byte(-(len(body) + 3)) // jnz to the beginning
-	if err := mem.WriteAt(code, microCode); err != nil {
-		return err
-	}
-	s, err := cpu.Sregs()
-	if err != nil {
-		return err
-	}
-	flat := func(selector uint16, typ uint8) kvm.Segment {
-		return kvm.Segment{Limit: 0xffffffff, Selector: selector, Type: typ, Present: 1, DB: 1, S: 1, G: 1}
-	}
-	data := flat(0x10, 3)
-	s.CS = flat(0x08, 11)
-	s.DS, s.ES, s.FS, s.GS, s.SS = data, data, data, data, data
-	s.GDT = kvm.DTable{Base: microGDT, Limit: 3*8 - 1}
-	s.CR0, s.CR3, s.CR4, s.EFER = 1|1<<4, 0, 0, 0 // PE, ET
-	if err := cpu.SetSregs(&s); err != nil {
-		return err
-	}
-	return cpu.SetRegs(&kvm.Regs{RIP: microCode, RCX: rounds, RFLAGS: 1 << 1})
 }
