@@ -57,7 +57,7 @@ type qemuVM struct {
 
 // qemuCommand is the machine that count-boot uses, on KVM. The two ports connect to sockets, control and streams.
 func qemuCommand(w *World, memoryMiB uint64, control, streams string) *exec.Cmd {
-	words := append(guest.Cmdline(), "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", "lucid.transport=serial")
+	words := append(guest.Cmdline(), guest.AgentWords(1, "serial")...)
 	return exec.Command(qemuProgram,
 		"-M", "microvm,acpi=off,rtc=on,pic=on,pit=on,isa-serial=off,auto-kernel-cmdline=on", "-accel", "kvm", "-cpu", "host",
 		"-m", fmt.Sprint(memoryMiB), "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",

@@ -48,12 +48,12 @@ func once(ctx context.Context, w *World, s subject, args ...string) (first, end 
 	if err != nil {
 		return 0, 0, err
 	}
-	var out firstByte
+	var out flow
 	begin := time.Now()
 	if err := s.run(ctx, w, b, nil, &out); err != nil {
 		return 0, 0, err
 	}
-	return since(begin, out.at), since(begin, time.Now()), nil
+	return since(begin, out.first), since(begin, time.Now()), nil
 }
 
 // phases reads lucid's own timeline.
@@ -168,12 +168,12 @@ func execs(ctx context.Context, w *World) ([]Result, error) {
 		n := w.runs(10)
 		for i := range n {
 			w.progress("exec: %s: %d of %d", s.name(), i+1, n)
-			var out firstByte
+			var out flow
 			begin := time.Now()
 			if err = s.exec(ctx, w, b, &out, "echo", "x"); err != nil {
 				break
 			}
-			c.add(Result{Subject: s.name(), Metric: "first byte of exec echo", Unit: "ms", Better: Less}, since(begin, out.at))
+			c.add(Result{Subject: s.name(), Metric: "first byte of exec echo", Unit: "ms", Better: Less}, since(begin, out.first))
 			c.add(Result{Subject: s.name(), Metric: "exec echo to its end", Unit: "ms", Better: Less}, since(begin, time.Now()))
 		}
 		stop()

@@ -142,19 +142,5 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-// firstByte notes when the first byte comes.
-type firstByte struct {
-	at time.Time
-	n  int64
-}
-
-func (f *firstByte) Write(p []byte) (int, error) {
-	if f.at.IsZero() && len(p) > 0 {
-		f.at = time.Now()
-	}
-	f.n += int64(len(p))
-	return len(p), nil
-}
-
 // since is in milliseconds.
 func since(begin, end time.Time) float64 { return float64(end.Sub(begin).Microseconds()) / 1000 }

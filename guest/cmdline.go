@@ -1,6 +1,9 @@
 package guest
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // Parameter is one word of the kernel command line and the reason for it.
 type Parameter struct {
@@ -60,4 +63,12 @@ func SoftwareCmdline() []string {
 		}
 	}
 	return words
+}
+
+// AgentWords returns what the agent is told behind Cmdline: for how many vCPUs
+// it is and which transport it dials, "vsock" or "serial". Words without a dot
+// are its environment. Its Go runtime need not look for CPUs, nor interrupt
+// itself: it hardly computes.
+func AgentWords(vcpus int, transport string) []string {
+	return []string{"GOMAXPROCS=" + strconv.Itoa(vcpus), "GODEBUG=asyncpreemptoff=1", "lucid.transport=" + transport}
 }

@@ -57,12 +57,11 @@ func (c Config) cmdline() string {
 		words = append(words, fmt.Sprintf("virtio_mmio.device=%#x@%#x:%d", virtioSize, virtioBase+i*virtioSize, virtioLine+i))
 	}
 	words = append(words, guest.Cmdline()...)
-	words = append(words, "GOMAXPROCS="+strconv.Itoa(c.cpus()), "GODEBUG=asyncpreemptoff=1")
+	transport := "vsock"
 	if c.Serial {
-		words = append(words, "lucid.transport=serial")
-	} else {
-		words = append(words, "lucid.transport=vsock")
+		transport = "serial"
 	}
+	words = append(words, guest.AgentWords(c.cpus(), transport)...)
 	words = append(append(words, qemuOnly...), c.Append...)
 	return strings.Join(append(words, bootcount.Param), " ")
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -175,10 +174,7 @@ func cmdline(plan *oci.Plan, debug bool) string {
 	if plan.VM.DebugUART {
 		words = append(words, "earlyprintk=serial,ttyS0,115200", "ignore_loglevel")
 	}
-	// Words without a dot are the agent's environment. Its Go runtime need not
-	// look for CPUs, nor interrupt itself: it hardly computes.
-	words = append(words, "GOMAXPROCS="+strconv.Itoa(plan.VM.VCPUs), "GODEBUG=asyncpreemptoff=1")
-	words = append(words, "lucid.transport="+plan.VM.Transport)
+	words = append(words, guest.AgentWords(plan.VM.VCPUs, plan.VM.Transport)...)
 	if debug {
 		words = append(words, "lucid.debug")
 	}
