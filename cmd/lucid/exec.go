@@ -84,10 +84,10 @@ func (a *app) exec(ctx context.Context, cmd *cli.Command) (int, error) {
 		}
 	}
 	if n := cmd.Int("preserve-fds"); n > 0 {
-		a.log.Info("--preserve-fds has no effect on a container in a VM", "fds", n)
+		a.log.Info(oci.NoEffect("--preserve-fds"), "fds", n)
 	}
 	for _, field := range oci.IgnoredInProcess(process) {
-		a.log.Info(field + noEffect)
+		a.log.Info(oci.NoEffect(field))
 	}
 	detach, console := cmd.Bool("detach"), cmd.String("console-socket")
 	if err := checkTerminal(detach, process.Terminal, console); err != nil {

@@ -27,9 +27,6 @@ import (
 	"github.com/lucid-containers/lucid/internal/runtime"
 )
 
-// noEffect stands behind the name of a field.
-const noEffect = " has no effect on a container in a VM"
-
 // session is one create or run.
 type session struct {
 	log     *logger
@@ -68,10 +65,10 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 		plan.VM.DebugUART = true
 	}
 	for _, field := range plan.Ignored {
-		a.log.Info(field + noEffect)
+		a.log.Info(oci.NoEffect(field))
 	}
 	if n := cmd.Int("preserve-fds"); n > 0 {
-		a.log.Info("--preserve-fds has no effect on a container in a VM", "fds", n)
+		a.log.Info(oci.NoEffect("--preserve-fds"), "fds", n)
 	}
 	kernel, err := assets.Find(assets.Kernel, cmd.String("kernel"), plan.VM.Kernel)
 	if err != nil {

@@ -57,7 +57,7 @@ func (a *app) updateCommand() *cli.Command {
 				return err
 			}
 			for _, field := range oci.IgnoredInResources(res) {
-				a.log.Info(field + noEffect)
+				a.log.Info(oci.NoEffect(field))
 			}
 			data, err := json.Marshal(oci.GuestResources(res))
 			if err != nil {

@@ -11,6 +11,9 @@ func (f *fields) add(set bool, name string) {
 	}
 }
 
+// NoEffect is the line that tells a user of a field on these lists, or of a flag.
+func NoEffect(name string) string { return name + " has no effect on a container in a VM" }
+
 // IgnoredInProcess lists what is set in a process, the container's or that of
 // an exec, and has no effect in a VM. docs/conformance.md says why.
 func IgnoredInProcess(p *specs.Process) []string {

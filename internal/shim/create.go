@@ -86,7 +86,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	}
 	cfg.Debug = s.call.debug
 	for _, field := range cfg.Plan.Ignored {
-		s.log.Info(field + " has no effect on a container in a VM")
+		s.log.Info(oci.NoEffect(field))
 	}
 	io := ioConfig{stdin: r.Stdin, stdout: r.Stdout, stderr: r.Stderr, terminal: r.Terminal}
 	streams, err := s.openStreams(io, r.ID, cfg.Spec.Process.ConsoleSize)

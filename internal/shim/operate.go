@@ -173,9 +173,7 @@ func (s *service) ResizePty(_ context.Context, r *task.ResizePtyRequest) (*empty
 	if r.Width > most || r.Height > most {
 		return nil, status.Errorf(codes.InvalidArgument, "a terminal of %d by %d characters", r.Width, r.Height)
 	}
-	p.mu.Lock()
-	streams := p.streams
-	p.mu.Unlock()
+	streams := p.stdio()
 	if streams == nil {
 		return &emptypb.Empty{}, nil // it is not started yet, and is sized when it is
 	}
@@ -188,10 +186,7 @@ func (s *service) CloseIO(_ context.Context, r *task.CloseIORequest) (*emptypb.E
 	if err != nil {
 		return nil, err
 	}
-	p.mu.Lock()
-	streams := p.streams
-	p.mu.Unlock()
-	if r.Stdin && streams != nil {
+	if streams := p.stdio(); r.Stdin && streams != nil {
 		streams.closeStdin()
 	}
 	return &emptypb.Empty{}, nil

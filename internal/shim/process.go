@@ -59,6 +59,13 @@ func (p *process) look() (processState, int) {
 	return p.state, p.pid
 }
 
+// stdio returns the streams; nil before an exec is started.
+func (p *process) stdio() *streams {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.streams
+}
+
 // finish makes the process stopped.
 func (p *process) finish(code int, at time.Time) {
 	p.mu.Lock()
@@ -149,10 +156,7 @@ const drainLimit = 10 * time.Second
 
 // release gives everything up that the stopped process still has.
 func (p *process) release() {
-	p.mu.Lock()
-	streams := p.streams
-	p.mu.Unlock()
-	if streams != nil {
+	if streams := p.stdio(); streams != nil {
 		streams.drain(drainLimit)
 		streams.close()
 	}
