@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,8 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/lucid-containers/lucid/test/rootfs"
 )
@@ -126,25 +123,14 @@ func (w *World) newBundle(ctx context.Context, args ...string) (*bundle, error) 
 		return nil, err
 	}
 	// lucid's example suits runc and crun alike.
-	if out, err := exec.CommandContext(ctx, w.Lucid, "spec", "--bundle", b.dir).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("lucid spec: %w\n%s", err, out)
-	}
-	path := filepath.Join(b.dir, "config.json")
-	data, err := os.ReadFile(path)
+	spec, err := rootfs.ReadConfig(ctx, w.Lucid, b.dir)
 	if err != nil {
-		return nil, err
-	}
-	var spec specs.Spec
-	if err := json.Unmarshal(data, &spec); err != nil {
 		return nil, err
 	}
 	spec.Version = "1.0.2" // the crun of Debian 12 refuses later ones
 	spec.Root.Path, spec.Root.Readonly = root, false
 	spec.Process.Terminal, spec.Process.Args = false, args
-	if data, err = json.Marshal(&spec); err != nil {
-		return nil, err
-	}
-	return b, os.WriteFile(path, data, 0o644)
+	return b, rootfs.WriteConfig(b.dir, spec)
 }
 
 // errSkip is wrapped by the reasons why a subject cannot be measured here.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -111,19 +110,8 @@ func withXattrs(t *testing.T) string {
 		check(t, unix.Removexattr(dir, "user.test"))
 		return dir
 	}
-	// 250,000 inodes are for the checks with many files.
-	sh := "truncate -s 1G $0 && mkfs.ext4 -q -N 250000 $0 && mount -o loop $0 $1 && chmod 755 $1"
-	cmd := exec.Command("sh", "-c", sh, filepath.Join(t.TempDir(), "ext4"), dir)
-	cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("an ext4 on a loop device: %v\n%s", err, out)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW); err != nil {
-			t.Errorf("umount: %v", err)
-			_ = unix.Unmount(dir, unix.MNT_DETACH)
-		}
-	})
+	p9test.MountExt4(t, filepath.Join(t.TempDir(), "ext4"), dir)
+	check(t, os.Chmod(dir, 0o755))
 	return dir
 }
 

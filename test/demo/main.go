@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"os/signal"
 	"path/filepath"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/lucid-containers/lucid/test/rootfs"
@@ -100,23 +98,12 @@ func makeBundle(ctx context.Context, bundle, tar, lucid string) error {
 	if err := rootfs.Unpack(ctx, tar, root); err != nil {
 		return err
 	}
-	if out, err := exec.CommandContext(ctx, lucid, "spec", "--bundle", bundle).CombinedOutput(); err != nil {
-		return fmt.Errorf("lucid spec: %w\n%s", err, out)
-	}
-	path := filepath.Join(bundle, "config.json")
-	data, err := os.ReadFile(path)
+	spec, err := rootfs.ReadConfig(ctx, lucid, bundle)
 	if err != nil {
-		return err
-	}
-	var spec specs.Spec
-	if err := json.Unmarshal(data, &spec); err != nil {
 		return err
 	}
 	spec.Process.Terminal = false
 	spec.Process.Args = []string{"sh", "-c", script}
 	spec.Root.Readonly = false
-	if data, err = json.MarshalIndent(spec, "", "\t"); err != nil {
-		return err
-	}
-	return os.WriteFile(path, data, 0o644)
+	return rootfs.WriteConfig(bundle, spec)
 }

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"os"
@@ -60,11 +59,7 @@ func (c *ctr) run(t *testing.T, stdin io.Reader, args ...string) result {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/usr/bin/ctr", append([]string{"-a", c.socket, "-n", "lucid-e2e"}, args...)...)
-	var out, errs bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
-	start := time.Now()
-	err := cmd.Run()
-	r := result{out.String(), errs.String(), exitCode(t, err), time.Since(start)}
+	r := finish(t, cmd, stdin)
 	t.Logf("ctr %s: %v", args[0], r.took.Round(100*time.Millisecond))
 	return r
 }

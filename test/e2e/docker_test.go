@@ -142,12 +142,7 @@ func (d *docker) command(t *testing.T, args ...string) *exec.Cmd {
 
 func (d *docker) run(t *testing.T, stdin io.Reader, args ...string) result {
 	t.Helper()
-	var out, errs bytes.Buffer
-	cmd := d.command(t, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
-	start := time.Now()
-	err := cmd.Run()
-	r := result{out.String(), errs.String(), exitCode(t, err), time.Since(start)}
+	r := finish(t, d.command(t, args...), stdin)
 	t.Logf("docker %s: %v", args[0], r.took.Round(100*time.Millisecond))
 	return r
 }

@@ -6,13 +6,14 @@ import (
 	"bytes"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/lucid-containers/lucid/p9server/p9test"
 )
 
 // put copies a program that was built for the tests into the container's root file system.
@@ -29,15 +30,8 @@ func TestInGuest(t *testing.T) {
 	b.put("inguest.test")
 	image, volume := filepath.Join(b.dir, "ext4"), filepath.Join(b.dir, "volume")
 	must(t, os.Mkdir(volume, 0o755))
-	sh := "truncate -s 1G $0 && mkfs.ext4 -q -N 250000 $0 && mount -o loop $0 $1 && chmod 777 $1"
-	if out, err := exec.Command("sh", "-c", sh, image, volume).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", sh, err, out)
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", volume).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v\n%s", err, out)
-		}
-	})
+	p9test.MountExt4(t, image, volume)
+	must(t, os.Chmod(volume, 0o777))
 	b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/suite", Type: "bind", Source: volume, Options: []string{"rbind", "rw"}})
 	b.spec.Process.Env = append(b.spec.Process.Env, "LUCID_TEST_DIR=/suite")
 	b.spec.Annotations = map[string]string{"lucid.memory": "512MiB"}

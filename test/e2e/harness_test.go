@@ -5,7 +5,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -107,12 +106,9 @@ func newBundle(t *testing.T, args ...string) *bundle {
 		}
 		must(t, os.RemoveAll(upper))
 	})
-	if out, err := exec.Command(world.lucid, "spec", "--bundle", b.dir).CombinedOutput(); err != nil {
-		t.Fatalf("lucid spec: %v\n%s", err, out)
-	}
-	data, err := os.ReadFile(filepath.Join(b.dir, "config.json"))
+	var err error
+	b.spec, err = rootfs.ReadConfig(t.Context(), world.lucid, b.dir)
 	must(t, err)
-	must(t, json.Unmarshal(data, &b.spec))
 	b.spec.Process.Terminal = false
 	b.spec.Process.Args = args
 	b.spec.Root.Readonly = false
@@ -141,9 +137,7 @@ func must(t *testing.T, err error) {
 // write puts config.json in place; tests change b.spec before it.
 func (b *bundle) write() {
 	b.t.Helper()
-	data, err := json.Marshal(b.spec)
-	must(b.t, err)
-	must(b.t, os.WriteFile(filepath.Join(b.dir, "config.json"), data, 0o644))
+	must(b.t, rootfs.WriteConfig(b.dir, b.spec))
 }
 
 // result is what one command of lucid did.
@@ -182,8 +176,13 @@ func exitCode(t *testing.T, err error) int {
 // lucid runs a command to its end.
 func lucid(t *testing.T, stdin io.Reader, args ...string) result {
 	t.Helper()
+	return finish(t, command(t, args...), stdin)
+}
+
+// finish runs any command to its end.
+func finish(t *testing.T, cmd *exec.Cmd, stdin io.Reader) result {
+	t.Helper()
 	var out, errs bytes.Buffer
-	cmd := command(t, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
 	start := time.Now()
 	err := cmd.Run()

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -43,13 +42,9 @@ func (p *podman) run(t *testing.T, stdin io.Reader, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, "/usr/bin/podman", p.command(args...)...)
 	cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
-	start := time.Now()
-	err := cmd.Run()
-	r := result{out.String(), errs.String(), exitCode(t, err), time.Since(start)}
+	r := finish(t, cmd, stdin)
 	t.Logf("podman %s: %v", args[0], r.took.Round(100*time.Millisecond))
 	return r
 }

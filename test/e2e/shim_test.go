@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -147,12 +146,7 @@ func (d *containerd) ctr(t *testing.T, stdin io.Reader, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	cmd := d.command(ctx, args...)
-	var out, errs bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
-	start := time.Now()
-	err := cmd.Run()
-	return result{out.String(), errs.String(), exitCode(t, err), time.Since(start)}
+	return finish(t, d.command(ctx, args...), stdin)
 }
 
 func (d *containerd) must(t *testing.T, args ...string) string {
