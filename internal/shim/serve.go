@@ -21,6 +21,10 @@ import (
 // lucidProgram holds the VMs and stands for execs.
 const lucidProgram = "lucid"
 
+// answerGrace lets the answer to Shutdown out: ttrpc takes a connection for idle, and closes it, before its last answer is
+// written.
+const answerGrace = 200 * time.Millisecond
+
 // newRuntime is the containers of a namespace. log may be nil.
 func newRuntime(c *call, log *slog.Logger) (*runtime.Runtime, error) {
 	lucid, err := assets.Program(lucidProgram)
@@ -71,7 +75,7 @@ func serve(c *call) error {
 		return err
 	case <-ended:
 	}
-	// The answer to Shutdown is on its way.
+	time.Sleep(answerGrace)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
