@@ -226,14 +226,12 @@ func (c *Container) Signal(sig unix.Signal) error {
 		return ErrNotRunning
 	case errors.As(err, &ce):
 		return ce
-	case !alive(c.dir):
-		// It went away while it was asked: the signal came too late, or did it.
-		if sig == unix.SIGKILL {
-			return nil
-		}
-		return ErrNotRunning
+	case !alive(c.dir) && sig == unix.SIGKILL:
+		return nil // it went away while it was asked: the signal came too late, or did it
 	case sig == unix.SIGKILL:
 		return signalProcess(rec.Pid, rec.StartTime, unix.SIGKILL)
+	case !alive(c.dir), errors.Is(err, unix.ECONNREFUSED):
+		return ErrNotRunning // refused: a process at its end closes its socket before its lock
 	default:
 		return err
 	}
