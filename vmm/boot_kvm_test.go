@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -122,7 +123,8 @@ func bootVM(t *testing.T, cfg Config, mib uint64) (*VM, *serial) {
 	if cfg.Memory == nil {
 		cfg.Memory = testMemory(t, mib<<20)
 	}
-	cfg.Initrd = initrd()
+	archive := initrd()
+	cfg.Initrd = io.NewSectionReader(bytes.NewReader(archive), 0, int64(len(archive)))
 	cfg.Cmdline = "earlyprintk=serial,ttyS0,115200,keep ignore_loglevel panic=-1 reboot=t tsc=reliable"
 	return testVM(t, cfg), uart
 }

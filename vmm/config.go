@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 
 	"github.com/lucid-containers/lucid/devices/bus"
@@ -58,6 +59,8 @@ type Device struct {
 type Config struct {
 	// KVM is the back-end. nil: New opens /dev/kvm and Close closes it.
 	KVM *kvm.System
+	// NewVM returns a new VM of KVM, which becomes this VM's. nil: KVM.CreateVM.
+	NewVM func() (*kvm.VM, error)
 	// Memory is the guest's RAM, zeroed. It stays the caller's, who closes it
 	// after the VM.
 	Memory *guestmem.Memory
@@ -65,8 +68,8 @@ type Config struct {
 	VCPUs int
 	// Kernel starts on vCPU 0. It stays the caller's.
 	Kernel boot.Kernel
-	// Initrd is copied into the guest. Empty: none.
-	Initrd []byte
+	// Initrd is the guest's initramfs. Nil: none.
+	Initrd *io.SectionReader
 	// Cmdline is the kernel command line; New puts what announces the devices
 	// before it.
 	Cmdline string

@@ -82,7 +82,11 @@ func (vm *VM) build() (err error) {
 	if err != nil {
 		return err
 	}
-	if vm.vm, err = vm.sys.CreateVM(); err != nil {
+	create := vm.cfg.NewVM
+	if create == nil {
+		create = vm.sys.CreateVM
+	}
+	if vm.vm, err = create(); err != nil {
 		return err
 	}
 	vm.created = time.Now()

@@ -33,9 +33,11 @@ func (c Config) image(path string, report bool) error {
 	defer func() { _ = kernel.Close() }()
 	p := boot.Params{Cmdline: c.cmdline(), VCPUs: c.cpus()}
 	if c.Initrd != "" {
-		if p.Initrd, err = os.ReadFile(c.Initrd); err != nil {
+		var file *os.File
+		if file, p.Initrd, err = boot.OpenInitrd(c.Initrd); err != nil {
 			return err
 		}
+		defer func() { _ = file.Close() }()
 	}
 	entry, err := boot.Load(mem, kernel, p)
 	if err != nil {

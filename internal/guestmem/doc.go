@@ -11,8 +11,8 @@
 // sequentially consistent; ring indices go through them.
 //
 // A Memory never changes after it is made, so it is safe for concurrent use.
-// Close is the exception: the owner calls it when no vCPU and no device can
-// touch the memory any more.
+// MapFile and Close are the exceptions: the owner calls the one before and the other after
+// any vCPU or device can touch the memory.
 //
 //	mem, err := guestmem.Alloc(128 << 20)
 //	if err != nil { ... }

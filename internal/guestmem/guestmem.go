@@ -3,10 +3,9 @@ package guestmem
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
-
-	"golang.org/x/sys/unix"
 )
 
 // Layout of guest-physical memory. The hole below 4 GiB holds the virtio-mmio
@@ -49,10 +48,9 @@ func Alloc(size uint64) (*Memory, error) {
 	if size == 0 || size%PageSize != 0 || size > MaxSize {
 		return nil, fmt.Errorf("guest memory of %d bytes: want a multiple of %d up to %d", size, PageSize, uint64(MaxSize))
 	}
-	host, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE,
-		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	host, err := mapRAM(size)
 	if err != nil {
-		return nil, fmt.Errorf("guest memory of %d bytes: %w", size, os.NewSyscallError("mmap", err))
+		return nil, fmt.Errorf("guest memory of %d bytes: %w", size, err)
 	}
 	regions := []Region{{Addr: 0, Host: host}}
 	if size > GapStart {
@@ -63,11 +61,39 @@ func Alloc(size uint64) (*Memory, error) {
 	}
 	m, err := FromRegions(regions...)
 	if err != nil {
-		_ = unix.Munmap(host)
+		_ = unmapRAM(host)
 		return nil, err
 	}
 	m.mapping = host
 	return m, nil
+}
+
+// MapFile makes the n bytes at addr those of the file at off, without a copy:
+// guests share the page cache's pages until they write, and nothing is written to the
+// file. Addr, off and n are multiples of PageSize, and m is Alloc's, otherwise the error is
+// ErrAlign or errors.ErrUnsupported. The file must stay as it is while the guest
+// lives: it is replaced by a new file of the same name, never overwritten.
+//
+// It is for building a guest: nobody else uses the memory yet.
+func (m *Memory) MapFile(addr uint64, f *os.File, off int64, n uint64) error {
+	if addr%PageSize != 0 || off%PageSize != 0 || n%PageSize != 0 || n == 0 {
+		return fmt.Errorf("%w: file pages at %#x", ErrAlign, addr)
+	}
+	if m.mapping == nil {
+		return errors.ErrUnsupported
+	}
+	dst, err := m.Slice(addr, n)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if size := info.Size(); off > size || n > uint64(size-off) {
+		return fmt.Errorf("%s: %w", f.Name(), io.ErrUnexpectedEOF) // pages behind the end would be SIGBUS
+	}
+	return mapOver(dst, f, off)
 }
 
 // FromRegions makes a Memory of mappings that stay the caller's: Close does not
@@ -181,5 +207,5 @@ func (m *Memory) Close() error {
 	if mapping == nil {
 		return nil
 	}
-	return os.NewSyscallError("munmap", unix.Munmap(mapping))
+	return unmapRAM(mapping)
 }

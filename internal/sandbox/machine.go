@@ -2,14 +2,10 @@ package sandbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/lucid-containers/lucid/devices/bus"
 	"github.com/lucid-containers/lucid/devices/uart"
@@ -24,7 +20,6 @@ import (
 	"github.com/lucid-containers/lucid/internal/guestmem"
 	"github.com/lucid-containers/lucid/internal/oci"
 	"github.com/lucid-containers/lucid/internal/wire"
-	"github.com/lucid-containers/lucid/kvm"
 	"github.com/lucid-containers/lucid/p9server"
 	"github.com/lucid-containers/lucid/vmm"
 	"github.com/lucid-containers/lucid/vmm/boot"
@@ -56,22 +51,21 @@ type runner interface {
 
 // newMachine builds everything; nothing of the guest runs yet. What it
 // opened before an error ends with the process.
-func newMachine(launch *control.Launch, plan *oci.Plan, guestOut io.Writer, log *slog.Logger) (*machine, error) {
+func newMachine(early *earlyVM, launch *control.Launch, plan *oci.Plan, guestOut io.Writer, log *slog.Logger) (*machine, error) {
 	// First, so that a host without KVM hears about that and nothing else.
-	sys, err := kvm.Open()
-	if err != nil {
-		return nil, err
+	if early.err != nil {
+		return nil, early.err
 	}
 	kernel, err := boot.Open(launch.Kernel)
 	if err != nil {
 		return nil, err
 	}
 	defer kernel.Close()
-	initrd, err := mapFile(launch.Initramfs)
+	file, initrd, err := boot.OpenInitrd(launch.Initramfs)
 	if err != nil {
 		return nil, fmt.Errorf("initramfs: %w", err)
 	}
-	defer unix.Munmap(initrd)
+	defer file.Close()
 	mountPoints(plan, log)
 	files, err := newFiles(plan, log)
 	if err != nil {
@@ -93,7 +87,7 @@ func newMachine(launch *control.Launch, plan *oci.Plan, guestOut io.Writer, log 
 		}
 	}
 	vm, err := vmm.New(vmm.Config{
-		KVM: sys, Memory: mem, VCPUs: plan.VM.VCPUs, Kernel: kernel, Initrd: initrd,
+		KVM: early.sys, NewVM: early.wait, Memory: mem, VCPUs: plan.VM.VCPUs, Kernel: kernel, Initrd: initrd,
 		Cmdline: cmdline(plan, launch.Debug), Devices: devices, PIO: &pio, Log: log,
 	})
 	if err != nil {
@@ -179,26 +173,4 @@ func cmdline(plan *oci.Plan, debug bool) string {
 		words = append(words, "lucid.debug")
 	}
 	return strings.Join(append(words, plan.VM.KernelParams...), " ")
-}
-
-// mapFile maps a file read-only: its pages stay in the page cache, which all
-// sandboxes share, until they are copied into the guest.
-func mapFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() == 0 {
-		return nil, &os.PathError{Op: "read", Path: path, Err: errors.New("empty file")}
-	}
-	data, err := unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
-	if err != nil {
-		return nil, &os.PathError{Op: "mmap", Path: path, Err: err}
-	}
-	return data, nil
 }

@@ -54,6 +54,7 @@ type vmEnd struct {
 // Main is the sandbox process from its configuration to its exit status,
 // which it returns.
 func Main(child *control.Child, log *slog.Logger) int {
+	early := startVM()
 	signals := catchSignals()
 	s := &sandbox{
 		child: child, log: limitLog(log).With("container", child.Launch.ID),
@@ -67,7 +68,7 @@ func Main(child *control.Child, log *slog.Logger) int {
 		_ = child.Ready(control.Ready{Error: asError(err)})
 		return 1
 	}
-	if err := s.create(); err != nil {
+	if err := s.create(early); err != nil {
 		_ = child.Ready(control.Ready{Error: asError(err)}) // it is gone if that fails
 		return 1
 	}
@@ -100,7 +101,7 @@ func (s *sandbox) routineSettled() {
 }
 
 // create brings up VM, agent and container.
-func (s *sandbox) create() error {
+func (s *sandbox) create(early *earlyVM) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
@@ -113,7 +114,7 @@ func (s *sandbox) create() error {
 		return err
 	}
 	var err error
-	if s.machine, err = newMachine(&s.child.Launch, &plan, s.guestLog, s.log); err != nil {
+	if s.machine, err = newMachine(early, &s.child.Launch, &plan, s.guestLog, s.log); err != nil {
 		return err
 	}
 	s.c.vm = s.machine.vm

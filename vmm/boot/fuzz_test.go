@@ -25,7 +25,7 @@ func FuzzELF(f *testing.F) {
 				t.Fatalf("segment %#x..%#x accepted", s.phys, s.end())
 			}
 		}
-		_, _ = Load(mem, k, Params{VCPUs: 1, Initrd: data[:min(len(data), 100)]})
+		_, _ = Load(mem, k, Params{VCPUs: 1, Initrd: section(data[:min(len(data), 100)])})
 	})
 }
 

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 
 	"github.com/lucid-containers/lucid/internal/guestmem"
 )
@@ -40,9 +42,26 @@ var ErrTooSmall = errors.New("guest memory is too small")
 
 // Params says what to hand to the kernel.
 type Params struct {
-	Cmdline string // at most MaxCmdline bytes
-	Initrd  []byte // empty: none
-	VCPUs   int    // 1 to MaxVCPUs
+	Cmdline string            // at most MaxCmdline bytes
+	Initrd  *io.SectionReader // nil: none
+	VCPUs   int               // 1 to MaxVCPUs
+}
+
+// OpenInitrd opens a file for Params.Initrd. The caller closes it when Load has returned.
+func OpenInitrd(path string) (*os.File, *io.SectionReader, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() == 0 {
+		err = &os.PathError{Op: "read", Path: path, Err: errors.New("empty file")}
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, nil, err
+	}
+	return f, io.NewSectionReader(f, 0, info.Size()), nil
 }
 
 // Entry is the state in which vCPU 0 starts: 32-bit protected mode without
@@ -61,8 +80,9 @@ const (
 	GDTLimit     = 4*8 - 1
 )
 
-// Load copies the kernel and everything it is told into mem. Preconditions: mem
-// is zeroed, as guestmem.Alloc gives it, and RAM starts at 0.
+// Load puts the kernel and everything it is told into mem. Whole pages of a file are not
+// copied, see guestmem.MapFile. Preconditions: mem is zeroed, as guestmem.Alloc gives it,
+// RAM starts at 0, and nobody else uses it yet.
 func Load(mem *guestmem.Memory, k Kernel, p Params) (Entry, error) {
 	entry, err := load(mem, k, p)
 	if err != nil {
@@ -80,7 +100,7 @@ func load(mem *guestmem.Memory, k Kernel, p Params) (Entry, error) {
 	if len(p.Cmdline) > MaxCmdline {
 		return Entry{}, fmt.Errorf("command line of %d bytes, the kernel takes %d", len(p.Cmdline), MaxCmdline)
 	}
-	if err := k.copyTo(mem, low); err != nil {
+	if err := k.placeIn(mem, low); err != nil {
 		return Entry{}, err
 	}
 	module, err := loadInitrd(mem, k, p.Initrd, low)
@@ -110,20 +130,40 @@ func load(mem *guestmem.Memory, k Kernel, p Params) (Entry, error) {
 	return Entry{RIP: k.entry, StartInfo: startInfoAddr, GDT: gdtAddr}, nil
 }
 
-// copyTo reads the segments straight into guest memory. What the file does not
-// fill is zero already.
-func (k Kernel) copyTo(mem *guestmem.Memory, low uint64) error {
+// placeIn puts the segments where they belong. What the file does not fill is zero
+// already.
+func (k Kernel) placeIn(mem *guestmem.Memory, low uint64) error {
 	for _, s := range k.segments {
 		if s.end() > low {
 			return fmt.Errorf("%w: the kernel ends at %d MiB, RAM at %d MiB", ErrTooSmall, s.end()>>20, low>>20)
 		}
-		dst, err := mem.Slice(s.phys, s.filesz)
+		if err := place(mem, s.phys, k.image, s.offset, s.filesz); err != nil {
+			return fmt.Errorf("segment at %#x: %w", s.phys, err)
+		}
+	}
+	return nil
+}
+
+// place makes the n bytes at addr those of the image at off. Whole pages are mapped if
+// that can be: not every image is a file, nor every file system's files mappable.
+func place(mem *guestmem.Memory, addr uint64, image io.ReaderAt, off int64, n uint64) error {
+	const mask = guestmem.PageSize - 1
+	end := addr + n
+	first, last := end, end // the mapped pages; the rest is copied
+	if f, ok := image.(*os.File); ok && addr&mask == uint64(off)&mask {
+		lo, hi := (addr+mask)&^mask, end&^mask
+		if lo < hi && mem.MapFile(lo, f, off+int64(lo-addr), hi-lo) == nil {
+			first, last = lo, hi
+		}
+	}
+	for _, part := range [2][2]uint64{{addr, first}, {last, end}} {
+		dst, err := mem.Slice(part[0], part[1]-part[0])
 		if err != nil {
 			return err
 		}
 		// ReadAt of a whole slice fails with io.EOF only if the file shrank.
-		if n, err := k.image.ReadAt(dst, s.offset); n < len(dst) {
-			return fmt.Errorf("read segment at %#x: %w", s.phys, err)
+		if n, err := image.ReadAt(dst, off+int64(part[0]-addr)); n < len(dst) {
+			return fmt.Errorf("read: %w", err)
 		}
 	}
 	return nil
@@ -131,18 +171,19 @@ func (k Kernel) copyTo(mem *guestmem.Memory, low uint64) error {
 
 // loadInitrd puts the initrd at the top of the low RAM, where the kernel's own
 // early allocations do not need to go around it, and returns its module entry.
-func loadInitrd(mem *guestmem.Memory, k Kernel, initrd []byte, low uint64) ([]byte, error) {
-	if len(initrd) == 0 {
+func loadInitrd(mem *guestmem.Memory, k Kernel, initrd *io.SectionReader, low uint64) ([]byte, error) {
+	if initrd == nil || initrd.Size() == 0 {
 		return nil, nil
 	}
-	n := uint64(len(initrd))
+	n := uint64(initrd.Size())
 	top := k.segments[len(k.segments)-1].end()
 	if n > low || (low-n)&^(guestmem.PageSize-1) < top {
 		return nil, fmt.Errorf("%w: kernel up to %d MiB and initrd of %d KiB do not fit into %d MiB", ErrTooSmall, top>>20, n>>10, low>>20)
 	}
 	addr := (low - n) &^ (guestmem.PageSize - 1)
-	if err := mem.WriteAt(initrd, addr); err != nil {
-		return nil, err
+	image, off, _ := initrd.Outer()
+	if err := place(mem, addr, image, off, n); err != nil {
+		return nil, fmt.Errorf("initrd: %w", err)
 	}
 	m := make([]byte, moduleSize)
 	binary.LittleEndian.PutUint64(m, addr)

@@ -46,7 +46,7 @@ func TestStartInfo(t *testing.T) {
 	const size = 5 << 30 // 3 GiB below the hole, 2 above
 	mem := alloc(t, size)
 	initrd := bytes.Repeat([]byte("i"), 5000)
-	e := loaded(t, mem, Params{Cmdline: "quiet panic=-1", Initrd: initrd, VCPUs: 2})
+	e := loaded(t, mem, Params{Cmdline: "quiet panic=-1", Initrd: section(initrd), VCPUs: 2})
 	if e.RIP != testEntry {
 		t.Fatalf("entry %#x", e.RIP)
 	}
@@ -135,8 +135,8 @@ func TestLoadRefuses(t *testing.T) {
 	}{
 		{"RAM ends below the kernel", 8 << 20, Params{VCPUs: 1}, "RAM at 8 MiB", ErrTooSmall},
 		{"1 MiB", 1 << 20, Params{VCPUs: 1}, "1 MiB", ErrTooSmall},
-		{"initrd larger than RAM", 20 << 20, Params{VCPUs: 1, Initrd: make([]byte, 21<<20)}, "initrd", ErrTooSmall},
-		{"initrd meets the kernel", 20 << 20, Params{VCPUs: 1, Initrd: make([]byte, 4<<20)}, "initrd", ErrTooSmall},
+		{"initrd larger than RAM", 20 << 20, Params{VCPUs: 1, Initrd: section(make([]byte, 21<<20))}, "initrd", ErrTooSmall},
+		{"initrd meets the kernel", 20 << 20, Params{VCPUs: 1, Initrd: section(make([]byte, 4<<20))}, "initrd", ErrTooSmall},
 		{"command line", 32 << 20, Params{VCPUs: 1, Cmdline: strings.Repeat("a", MaxCmdline+1)}, "command line", nil},
 		{"no vCPU", 32 << 20, Params{}, "vCPUs", nil},
 		{"too many vCPUs", 32 << 20, Params{VCPUs: MaxVCPUs + 1}, "vCPUs", nil},

@@ -291,7 +291,7 @@ func bootGuest(t *testing.T, dev *vsock.Device) func() string {
 		devices = append(devices, vmm.Device{Name: "virtio", Handler: tr, Kicks: tr.Kicks(), IRQ: tr.IRQ()})
 	}
 	vm, err := vmm.New(vmm.Config{
-		Memory: mem, VCPUs: 1, Kernel: kernel, Initrd: initrd.Bytes(), Devices: devices,
+		Memory: mem, VCPUs: 1, Kernel: kernel, Initrd: io.NewSectionReader(bytes.NewReader(initrd.Bytes()), 0, int64(initrd.Len())), Devices: devices,
 		Cmdline: "console=hvc0 reboot=t panic=-1 no_timer_check tsc=reliable",
 	})
 	if err != nil {

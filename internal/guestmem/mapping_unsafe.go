@@ -1,0 +1,45 @@
+package guestmem
+
+import (
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// hugePage is the largest page with which the host's MMU backs a guest, where
+// guest-physical and host address agree modulo its size.
+const hugePage = 2 << 20
+
+// mapRAM maps size bytes of zeroed memory, at a multiple of hugePage.
+func mapRAM(size uint64) ([]byte, error) {
+	const prot, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
+	p, err := unix.MmapPtr(-1, 0, nil, uintptr(size)+hugePage, prot, flags)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
+	}
+	head := -uintptr(p) % hugePage
+	// SAFETY: head is less than hugePage, so p+head is in the mapping, with size
+	// bytes behind it. What is before and after them is unmapped here and used by nobody.
+	ram := unsafe.Add(p, head)
+	if head > 0 {
+		_ = unix.MunmapPtr(p, head) // cannot fail: page-aligned and mapped; at worst it stays reserved
+	}
+	_ = unix.MunmapPtr(unsafe.Add(ram, size), hugePage-head)
+	return unsafe.Slice((*byte)(ram), size), nil
+}
+
+// mapOver replaces the pages of dst, which mapRAM made, by private copies of the file's.
+func mapOver(dst []byte, f *os.File, off int64) error {
+	// SAFETY: dst is page-aligned, as the caller checked, and stays one mapping of the same
+	// size at the same address for its owner.
+	_, err := unix.MmapPtr(int(f.Fd()), off, unsafe.Pointer(unsafe.SliceData(dst)), uintptr(len(dst)),
+		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
+	return os.NewSyscallError("mmap", err)
+}
+
+// unmapRAM frees what mapRAM returned.
+func unmapRAM(ram []byte) error {
+	// SAFETY: it is the whole mapping, and the caller says that nobody uses it any more.
+	return os.NewSyscallError("munmap", unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(ram)), uintptr(len(ram))))
+}
