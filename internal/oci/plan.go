@@ -20,6 +20,9 @@ type Plan struct {
 	Guest specs.Spec
 	// Seccomp is linux.seccomp, compiled for the guest's kernel; nil without.
 	Seccomp *seccomp.Filter `json:",omitempty"`
+	// State is what the guest's hooks read, but for id, status and pid; nil
+	// without such hooks.
+	State *specs.State `json:",omitempty"`
 	// Ignored names fields that are set and have no effect. They are logged.
 	Ignored []string `json:",omitempty"`
 }
@@ -34,8 +37,9 @@ type Host struct {
 	NetNS    string `json:",omitempty"`
 	NewNetNS bool   `json:",omitempty"`
 	// CgroupsPath is linux.cgroupsPath as written.
-	CgroupsPath string       `json:",omitempty"`
-	Hooks       *specs.Hooks `json:",omitempty"`
+	CgroupsPath string `json:",omitempty"`
+	// Hooks are those of the host: all but startContainer.
+	Hooks *specs.Hooks `json:",omitempty"`
 }
 
 // Export is one directory or file that the guest may see. The name is what
@@ -70,7 +74,7 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Host.Hooks = spec.Hooks
+	p.Host.Hooks = hostHooks(spec.Hooks)
 	if l := spec.Linux; l != nil {
 		p.Host.CgroupsPath = l.CgroupsPath
 		if p.Seccomp, err = seccomp.Compile(l.Seccomp); err != nil {
@@ -83,6 +87,9 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 		}
 	}
 	p.Guest = guestSpec(spec)
+	if p.Guest.Hooks != nil {
+		p.State = &specs.State{Version: specs.Version, Bundle: bundle, Annotations: spec.Annotations}
+	}
 	for i := range p.Guest.Mounts {
 		m := &p.Guest.Mounts[i]
 		if !IsBind(*m) {
@@ -102,6 +109,16 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 	}
 	p.Ignored = append(p.Ignored, ignored(spec)...)
 	return p, nil
+}
+
+// hostHooks are all but those that the agent runs.
+func hostHooks(h *specs.Hooks) *specs.Hooks {
+	if h == nil {
+		return nil
+	}
+	host := *h
+	host.StartContainer = nil
+	return &host
 }
 
 func rootfs(root *specs.Root, bundle string) (Export, error) {
@@ -184,6 +201,9 @@ func guestSpec(spec *specs.Spec) specs.Spec {
 		Hostname:   spec.Hostname,
 		Domainname: spec.Domainname,
 		Mounts:     slices.Clone(spec.Mounts),
+	}
+	if h := spec.Hooks; h != nil && len(h.StartContainer) > 0 {
+		g.Hooks = &specs.Hooks{StartContainer: h.StartContainer}
 	}
 	process := GuestProcess(spec.Process)
 	g.Process = &process
