@@ -248,14 +248,22 @@ func TestSplitMounts(t *testing.T) {
 		{Destination: "/etc/resolv.conf", Type: "bind", Source: "resolv.conf", Options: []string{"bind", "ro", "rw"}},
 		{Destination: "/sys", Type: "none", Source: "/sys", Options: []string{"rbind", "nosuid", "ro"}},
 		{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"bind"}},
+		{Destination: "/two", Type: "bind", Source: "resolv.conf", Options: []string{"bind", "ro"}},
+		{Destination: "/three", Type: "bind", Source: "rootfs", Options: []string{"bind"}},
+		{Destination: "/four", Type: "bind", Source: file, Options: []string{"bind"}},
+		{Destination: "/five", Type: "bind", Source: "/", Options: []string{"bind", "ro"}},
 	}
 	plan, err := oci.Split(spec, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []oci.Bind{
-		{Export: oci.Export{Name: "mount1", Path: dir, ReadOnly: true}, Mount: 1},
-		{Export: oci.Export{Name: "mount2", Path: file}, Mount: 2, File: true},
+		{Export: oci.Export{Name: filepath.Base(dir), Path: dir, ReadOnly: true}, Mount: 1},
+		{Export: oci.Export{Name: "resolv.conf", Path: file}, Mount: 2, File: true},
+		{Export: oci.Export{Name: "resolv.conf.2", Path: file, ReadOnly: true}, Mount: 5, File: true},
+		{Export: oci.Export{Name: "rootfs.2", Path: filepath.Join(dir, "rootfs")}, Mount: 6},
+		{Export: oci.Export{Name: "resolv.conf", Path: file}, Mount: 7, File: true},
+		{Export: oci.Export{Name: "host", Path: "/", ReadOnly: true}, Mount: 8},
 	}
 	if diff := cmp.Diff(want, plan.Host.Binds); diff != "" {
 		t.Error(diff)

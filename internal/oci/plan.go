@@ -31,6 +31,7 @@ type Plan struct {
 type Host struct {
 	Rootfs Export
 	// Binds has one entry per bind mount of Guest.Mounts, in their order.
+	// Some may share an export.
 	Binds []Bind `json:",omitempty"`
 	// NetNS is the path of the network namespace to sit in, NewNetNS asks for
 	// a new one. Neither means the caller's.
@@ -86,6 +87,7 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 			}
 		}
 	}
+	names := exportNames{RootfsExport: p.Host.Rootfs}
 	p.Guest = guestSpec(spec)
 	if p.Guest.Hooks != nil {
 		p.State = &specs.State{Version: specs.Version, Bundle: bundle, Annotations: spec.Annotations}
@@ -103,7 +105,9 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		// The guest learns the export's name and nothing of the host's paths.
+		bind.Export = names.name(bind.Export)
+		// The guest learns the export's name and nothing else of the host's
+		// paths.
 		m.Source = bind.Name
 		p.Host.Binds = append(p.Host.Binds, bind)
 	}
@@ -150,10 +154,33 @@ func bindOf(i int, m specs.Mount, bundle string) (Bind, error) {
 		return Bind{}, fieldErr(field, "%s is neither a directory nor a regular file (%s): only those can be shared with a VM", path, info.Mode().Type())
 	}
 	return Bind{
-		Export: Export{Name: "mount" + strconv.Itoa(i), Path: path, ReadOnly: readOnly(m.Options)},
+		Export: Export{Path: path, ReadOnly: readOnly(m.Options)},
 		Mount:  i,
 		File:   !info.IsDir(),
 	}, nil
+}
+
+// exportNames are the exports of a container by their names.
+type exportNames map[string]Export
+
+// name names an export. In the guest's /proc/self/mountinfo the name is the
+// root of the mount, where on the host's kernel the source would be: so it is
+// the last part of that, if it is free. Two mounts of one source share one.
+func (names exportNames) name(e Export) Export {
+	base := filepath.Base(e.Path)
+	if base == "/" {
+		base = "host"
+	}
+	base = base[:min(len(base), 250)] // a name has at most 255 bytes
+	e.Name = base
+	for n := 2; ; n++ {
+		other, taken := names[e.Name]
+		if !taken || other == e {
+			names[e.Name] = e
+			return e
+		}
+		e.Name = base + "." + strconv.Itoa(n)
+	}
 }
 
 // readOnly follows mount(8): the last of ro and rw wins.

@@ -135,6 +135,7 @@ func TestStartAgain(t *testing.T) {
 	if _, err := r.c.Control(t.Context(), control.MethodStart, nil, nil); kindOf(err) != control.KindGuest {
 		t.Fatalf("first start: %v", err)
 	}
+	time.Sleep(20 * time.Millisecond) // they come up on their own
 	before := copiers()
 	mustControl(t, r, control.MethodStart, nil)
 	time.Sleep(20 * time.Millisecond)
