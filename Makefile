@@ -15,7 +15,7 @@ FUZZTIME    ?= 10m
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := all
-.PHONY: all help bin containerd-v2 demo demo-lab test unit kvm-lab count bench lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
+.PHONY: all help bin containerd-v2 demo demo-lab test unit kvm-lab validation count bench lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
 
 all: bin kernel initramfs ## binaries into bin/, kernel and initramfs into guest/out/
 
@@ -62,6 +62,9 @@ kvm-lab: all bin/lab ## the tests of single packages that need a KVM, in the lab
 
 e2e: all bin/lab ## end to end: in the lab, and on this machine's /dev/kvm if it has one
 	$(GO) run ./test/e2e/run
+
+validation: all bin/lab ## opencontainers/runtime-tools' validation programs against lucid, in the lab
+	$(GO) run ./test/validation
 
 count: all bin/lucid-bench ## instructions of a boot and sizes, held to bench/limits.txt
 	bin/lucid-bench check

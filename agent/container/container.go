@@ -25,10 +25,11 @@ type Container struct {
 	cgroup *cgroup
 	devpts int // its top directory; -1 without one
 	around surroundings
+	hooks  hooks
 
 	mu      sync.Mutex
 	init    *process            // protected by mu; never nil
-	start   *spawn.Program      // protected by mu; nil once started
+	start   *spawn.Program      // protected by mu; nil once Start has taken it
 	execs   map[string]*process // protected by mu; nil while one is made
 	deleted bool                // protected by mu
 }
@@ -99,7 +100,7 @@ func (c *Container) find(execID string) (*process, error) {
 	return nil, errNoProcess
 }
 
-// Start runs the process of a created container.
+// Start runs the process of a created container, after its hooks.
 func (s *Set) Start(r *wire.StartContainer) error {
 	c, err := s.get(r.ID)
 	if err != nil {
@@ -115,6 +116,19 @@ func (s *Set) Start(r *wire.StartContainer) error {
 	}
 	prog := c.start
 	c.start = nil
+	if len(c.hooks.list) > 0 {
+		// They take their time, and the container can be killed meanwhile.
+		c.mu.Unlock()
+		err = c.runHooks()
+		c.mu.Lock()
+		switch {
+		case err != nil:
+			_ = c.init.child.Signal(unix.SIGKILL) // runtime-spec, "Lifecycle": it is stopped
+			return err
+		case c.deleted || c.init.ended():
+			return errStopped
+		}
+	}
 	return runProgram(c.init.child, prog)
 }
 

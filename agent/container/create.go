@@ -37,6 +37,7 @@ type builder struct {
 	devReadonly bool
 	stdio       *stdio.Stdio
 	file        string // the program that Start runs
+	state       []byte // what the hooks read, but for the pid
 	warnings    []string
 }
 
@@ -58,6 +59,7 @@ func (s *Set) Create(r *wire.CreateContainer) (created *wire.Created, after func
 	if err := b.namespaces(); err != nil {
 		return nil, nil, err
 	}
+	b.state = r.State
 	if err := s.reserve(r.ID); err != nil {
 		return nil, nil, err
 	}
@@ -88,8 +90,13 @@ func (b *builder) create(id string) (c *Container, err error) {
 		b.abandon()
 		return nil, err
 	}
+	hooks, err := b.hooks()
+	if err != nil {
+		b.abandon()
+		return nil, err
+	}
 	return &Container{
-		id: id, cfg: b.cfg, cgroup: b.cgroup, devpts: b.devpts,
+		id: id, cfg: b.cfg, cgroup: b.cgroup, devpts: b.devpts, hooks: hooks,
 		init:  newProcess("", b.child, b.reaped, b.stdio),
 		start: execProgram(b.spec.Process, b.file, b.around.filter), around: b.around,
 		execs: make(map[string]*process),

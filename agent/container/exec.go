@@ -78,6 +78,7 @@ type execBuilder struct {
 	child    *spawn.Child
 	reaped   *reap.Process
 	stdio    *stdio.Stdio
+	hook     bool   // file is given, and the environment complete
 	file     string // the program
 	warnings []string
 }
@@ -91,7 +92,16 @@ func (e *execBuilder) build(execID string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = onThread(e.onThread)
+	if err := e.launch(); err != nil {
+		return nil, err
+	}
+	return newProcess(execID, e.child, e.reaped, e.stdio), nil
+}
+
+// launch makes the process and runs its program. On an error nothing of it is
+// left.
+func (e *execBuilder) launch() error {
+	err := onThread(e.onThread)
 	if err == nil {
 		err = setOffsets(e.child.Pid, e.c.around.offsets)
 	}
@@ -103,10 +113,10 @@ func (e *execBuilder) build(execID string) (*process, error) {
 	}
 	if err != nil {
 		e.abandon()
-		return nil, err
+		return err
 	}
 	e.stdio.Start()
-	return newProcess(execID, e.child, e.reaped, e.stdio), nil
+	return nil
 }
 
 // onThread joins the container and makes the process, which is then in the
@@ -127,11 +137,9 @@ func (e *execBuilder) onThread() error {
 	if err := unix.Chdir(p.Cwd); err != nil {
 		return &os.PathError{Op: "chdir to cwd (" + quote(p.Cwd) + ")", Path: p.Cwd, Err: err}
 	}
-	var err error
-	if e.file, err = lookPath(p); err != nil {
+	if err := e.program(); err != nil {
 		return err
 	}
-	addHome(p)
 	around := &e.c.around
 	limit, err := limits(p, around)
 	if err != nil {
@@ -140,8 +148,8 @@ func (e *execBuilder) onThread() error {
 	if around.newUser {
 		limit.Call("join user namespace", unix.SYS_SETNS, uintptr(e.c.init.child.PidFD), unix.CLONE_NEWUSER)
 	}
-	prog, warnings := finish(p, e.stdio.Child, around)
-	e.warnings = warnings
+	var prog *spawn.Program
+	prog, e.warnings = finish(p, e.stdio.Child, around)
 	if e.child, e.reaped, err = cloneInto(e.c.cfg.Reaper, 0, e.c.cgroup.fd); err != nil {
 		return err
 	}
@@ -153,6 +161,16 @@ func (e *execBuilder) onThread() error {
 	}
 	e.stdio.CloseChild()
 	return nil
+}
+
+// program finds the program, from inside the container.
+func (e *execBuilder) program() (err error) {
+	if e.hook {
+		return executable(e.file)
+	}
+	e.file, err = lookPath(e.spec)
+	addHome(e.spec)
+	return err
 }
 
 // abandon undoes what was made of the process.

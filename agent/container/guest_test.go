@@ -208,9 +208,13 @@ func (g *guest) create(id string, s m, exports map[int]string) (*wire.Created, e
 	if s["process"].(m)["terminal"] == true {
 		ids.Stderr = 0
 	}
-	created, after, err := g.set.Create(&wire.CreateContainer{
+	r := &wire.CreateContainer{
 		ID: id, Spec: raw, Rootfs: "root", MountExports: exports, IO: ids, Seccomp: g.filter,
-	})
+	}
+	if s["hooks"] != nil {
+		r.State = json.RawMessage(`{"ociVersion":"1.3.0","id":"` + id + `","status":"created","bundle":"/b"}`)
+	}
+	created, after, err := g.set.Create(r)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,21 @@ type Spec struct {
 	Hostname   string   `json:"hostname"`
 	Domainname string   `json:"domainname"`
 	Mounts     []Mount  `json:"mounts"`
+	Hooks      *Hooks   `json:"hooks"`
 	Linux      *Linux   `json:"linux"`
+}
+
+// Hooks is hooks of the OCI spec; the other kinds run on the host.
+type Hooks struct {
+	StartContainer []Hook `json:"startContainer"`
+}
+
+// Hook is one of hooks of the OCI spec.
+type Hook struct {
+	Path    string   `json:"path"`
+	Args    []string `json:"args"`
+	Env     []string `json:"env"`
+	Timeout *int     `json:"timeout"` // seconds
 }
 
 // Root is root of the OCI spec; its path is the host's business.
@@ -189,6 +203,9 @@ func parseSpec(raw []byte) (*Spec, error) {
 		s.Linux = new(Linux)
 	}
 	if err := s.Process.check(); err != nil {
+		return nil, err
+	}
+	if err := s.Hooks.check(); err != nil {
 		return nil, err
 	}
 	for i := range s.Mounts {

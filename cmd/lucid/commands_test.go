@@ -74,7 +74,7 @@ func TestFeatures(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.stdout), &f); err != nil {
 		t.Fatal(err)
 	}
-	if len(f.Hooks) != 4 || len(f.MountOptions) < 40 || len(f.Linux.Capabilities) < 40 || f.Linux.Capabilities[0] != "CAP_CHOWN" ||
+	if len(f.Hooks) != 6 || len(f.MountOptions) < 40 || len(f.Linux.Capabilities) < 40 || f.Linux.Capabilities[0] != "CAP_CHOWN" ||
 		f.Linux.Cgroup["v2"] != true || f.Linux.Cgroup["systemd"] != false {
 		t.Errorf("%+v", f)
 	}

@@ -37,7 +37,7 @@ func supported() *features.Features {
 	f := &features.Features{
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: specs.Version,
-		Hooks:         []string{"prestart", "createRuntime", "poststart", "poststop"},
+		Hooks:         []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
 		MountOptions:  slices.Sorted(slices.Values(mountOptions)),
 		Linux: &features.Linux{
 			Namespaces: []string{

@@ -13,9 +13,7 @@
 //	hostname, domainname                    guest
 //	mounts, kind bind                       one host export each; bound in the guest
 //	mounts, other kinds                     guest
-//	hooks                                   host: prestart, createRuntime,
-//	                                        poststart, poststop; the two that run
-//	                                        inside the container are refused
+//	hooks                                   host; startContainer in the guest
 //	annotations                             host (state); lucid.* size the VM
 //	linux.namespaces[network].path          host: where the sandbox process sits
 //	linux.namespaces, the rest              guest; a path is refused

@@ -121,8 +121,11 @@ func TestValidate(t *testing.T) {
 		{"mounts[0].source", func(s *specs.Spec) { s.Mounts[0].Options, s.Mounts[0].Source = []string{"rbind"}, "/proc/../sys/fs" }},
 		{"mounts[0]", func(s *specs.Spec) { s.Mounts[0].UIDMappings = []specs.LinuxIDMapping{{Size: 1}} }},
 		{"mounts[0].options", func(s *specs.Spec) { s.Mounts[0].Options = []string{"idmap"} }},
-		{"hooks.createContainer", func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/x"}}} }},
-		{"hooks.startContainer", func(s *specs.Spec) { s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/x"}}} }},
+		{"hooks.createContainer[0].path", func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "x"}}} }},
+		{"hooks.startContainer[1].path", func(s *specs.Spec) { s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/x"}, {}}} }},
+		{"hooks.startContainer[0]", func(s *specs.Spec) {
+			s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/x", Env: []string{"a\x00"}}}}
+		}},
 		{"hooks.poststop[0].path", func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "x"}}} }},
 		{"hooks.createRuntime[0].timeout", func(s *specs.Spec) {
 			s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/x", Timeout: &zero}}}
@@ -245,14 +248,22 @@ func TestSplitMounts(t *testing.T) {
 		{Destination: "/etc/resolv.conf", Type: "bind", Source: "resolv.conf", Options: []string{"bind", "ro", "rw"}},
 		{Destination: "/sys", Type: "none", Source: "/sys", Options: []string{"rbind", "nosuid", "ro"}},
 		{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"bind"}},
+		{Destination: "/two", Type: "bind", Source: "resolv.conf", Options: []string{"bind", "ro"}},
+		{Destination: "/three", Type: "bind", Source: "rootfs", Options: []string{"bind"}},
+		{Destination: "/four", Type: "bind", Source: file, Options: []string{"bind"}},
+		{Destination: "/five", Type: "bind", Source: "/", Options: []string{"bind", "ro"}},
 	}
 	plan, err := oci.Split(spec, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []oci.Bind{
-		{Export: oci.Export{Name: "mount1", Path: dir, ReadOnly: true}, Mount: 1},
-		{Export: oci.Export{Name: "mount2", Path: file}, Mount: 2, File: true},
+		{Export: oci.Export{Name: filepath.Base(dir), Path: dir, ReadOnly: true}, Mount: 1},
+		{Export: oci.Export{Name: "resolv.conf", Path: file}, Mount: 2, File: true},
+		{Export: oci.Export{Name: "resolv.conf.2", Path: file, ReadOnly: true}, Mount: 5, File: true},
+		{Export: oci.Export{Name: "rootfs.2", Path: filepath.Join(dir, "rootfs")}, Mount: 6},
+		{Export: oci.Export{Name: "resolv.conf", Path: file}, Mount: 7, File: true},
+		{Export: oci.Export{Name: "host", Path: "/", ReadOnly: true}, Mount: 8},
 	}
 	if diff := cmp.Diff(want, plan.Host.Binds); diff != "" {
 		t.Error(diff)
@@ -311,7 +322,7 @@ func TestGuestSpec(t *testing.T) {
 		g.Linux.Resources.CPU.Cpus != "" || g.Root.Path != "rootfs" {
 		t.Errorf("guest spec %+v", g)
 	}
-	if plan.Host.NetNS != "/run/netns/x" || plan.Host.CgroupsPath != "/lucid/x" || plan.Host.Hooks != spec.Hooks {
+	if plan.Host.NetNS != "/run/netns/x" || plan.Host.CgroupsPath != "/lucid/x" || !cmp.Equal(plan.Host.Hooks, spec.Hooks) {
 		t.Errorf("host part %+v", plan.Host)
 	}
 	want := []string{"process.apparmorProfile", "linux.resources.blockIO", "linux.resources.cpu.cpus", "linux.resources.cpu.mems"}
@@ -361,3 +372,28 @@ func FuzzParse(f *testing.F) {
 }
 
 func mkfifo(path string) error { return unix.Mkfifo(path, 0o600) }
+
+// TestSplitHooks: startContainer is the guest's, with what its state says; the rest is the host's.
+func TestSplitHooks(t *testing.T) {
+	spec, dir := oci.Example(), bundle(t, "")
+	h := func(name string) []specs.Hook { return []specs.Hook{{Path: "/" + name}} }
+	spec.Hooks = &specs.Hooks{CreateContainer: h("cc"), StartContainer: h("sc"), Poststop: h("ps")}
+	spec.Annotations = map[string]string{"k": "v"}
+	plan, err := oci.Split(spec, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(&specs.Hooks{StartContainer: h("sc")}, plan.Guest.Hooks); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(&specs.Hooks{CreateContainer: h("cc"), Poststop: h("ps")}, plan.Host.Hooks); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(&specs.State{Version: specs.Version, Bundle: dir, Annotations: map[string]string{"k": "v"}}, plan.State); d != "" {
+		t.Error(d)
+	}
+	spec.Hooks.StartContainer = nil
+	if plan, err = oci.Split(spec, dir); err != nil || plan.State != nil || plan.Guest.Hooks != nil {
+		t.Errorf("without hooks of the guest: %+v, %v", plan.State, err)
+	}
+}

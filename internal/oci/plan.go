@@ -20,6 +20,9 @@ type Plan struct {
 	Guest specs.Spec
 	// Seccomp is linux.seccomp, compiled for the guest's kernel; nil without.
 	Seccomp *seccomp.Filter `json:",omitempty"`
+	// State is what the guest's hooks read, but for id, status and pid; nil
+	// without such hooks.
+	State *specs.State `json:",omitempty"`
 	// Ignored names fields that are set and have no effect. They are logged.
 	Ignored []string `json:",omitempty"`
 }
@@ -28,14 +31,16 @@ type Plan struct {
 type Host struct {
 	Rootfs Export
 	// Binds has one entry per bind mount of Guest.Mounts, in their order.
+	// Some may share an export.
 	Binds []Bind `json:",omitempty"`
 	// NetNS is the path of the network namespace to sit in, NewNetNS asks for
 	// a new one. Neither means the caller's.
 	NetNS    string `json:",omitempty"`
 	NewNetNS bool   `json:",omitempty"`
 	// CgroupsPath is linux.cgroupsPath as written.
-	CgroupsPath string       `json:",omitempty"`
-	Hooks       *specs.Hooks `json:",omitempty"`
+	CgroupsPath string `json:",omitempty"`
+	// Hooks are those of the host: all but startContainer.
+	Hooks *specs.Hooks `json:",omitempty"`
 }
 
 // Export is one directory or file that the guest may see. The name is what
@@ -70,7 +75,7 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Host.Hooks = spec.Hooks
+	p.Host.Hooks = hostHooks(spec.Hooks)
 	if l := spec.Linux; l != nil {
 		p.Host.CgroupsPath = l.CgroupsPath
 		if p.Seccomp, err = seccomp.Compile(l.Seccomp); err != nil {
@@ -82,7 +87,11 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 			}
 		}
 	}
+	names := exportNames{RootfsExport: p.Host.Rootfs}
 	p.Guest = guestSpec(spec)
+	if p.Guest.Hooks != nil {
+		p.State = &specs.State{Version: specs.Version, Bundle: bundle, Annotations: spec.Annotations}
+	}
 	for i := range p.Guest.Mounts {
 		m := &p.Guest.Mounts[i]
 		if !IsBind(*m) {
@@ -96,12 +105,24 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		// The guest learns the export's name and nothing of the host's paths.
+		bind.Export = names.name(bind.Export)
+		// The guest learns the export's name and nothing else of the host's
+		// paths.
 		m.Source = bind.Name
 		p.Host.Binds = append(p.Host.Binds, bind)
 	}
 	p.Ignored = append(p.Ignored, ignored(spec)...)
 	return p, nil
+}
+
+// hostHooks are all but those that the agent runs.
+func hostHooks(h *specs.Hooks) *specs.Hooks {
+	if h == nil {
+		return nil
+	}
+	host := *h
+	host.StartContainer = nil
+	return &host
 }
 
 func rootfs(root *specs.Root, bundle string) (Export, error) {
@@ -133,10 +154,33 @@ func bindOf(i int, m specs.Mount, bundle string) (Bind, error) {
 		return Bind{}, fieldErr(field, "%s is neither a directory nor a regular file (%s): only those can be shared with a VM", path, info.Mode().Type())
 	}
 	return Bind{
-		Export: Export{Name: "mount" + strconv.Itoa(i), Path: path, ReadOnly: readOnly(m.Options)},
+		Export: Export{Path: path, ReadOnly: readOnly(m.Options)},
 		Mount:  i,
 		File:   !info.IsDir(),
 	}, nil
+}
+
+// exportNames are the exports of a container by their names.
+type exportNames map[string]Export
+
+// name names an export. In the guest's /proc/self/mountinfo the name is the
+// root of the mount, where on the host's kernel the source would be: so it is
+// the last part of that, if it is free. Two mounts of one source share one.
+func (names exportNames) name(e Export) Export {
+	base := filepath.Base(e.Path)
+	if base == "/" {
+		base = "host"
+	}
+	base = base[:min(len(base), 250)] // a name has at most 255 bytes
+	e.Name = base
+	for n := 2; ; n++ {
+		other, taken := names[e.Name]
+		if !taken || other == e {
+			names[e.Name] = e
+			return e
+		}
+		e.Name = base + "." + strconv.Itoa(n)
+	}
 }
 
 // readOnly follows mount(8): the last of ro and rw wins.
@@ -184,6 +228,9 @@ func guestSpec(spec *specs.Spec) specs.Spec {
 		Hostname:   spec.Hostname,
 		Domainname: spec.Domainname,
 		Mounts:     slices.Clone(spec.Mounts),
+	}
+	if h := spec.Hooks; h != nil && len(h.StartContainer) > 0 {
+		g.Hooks = &specs.Hooks{StartContainer: h.StartContainer}
 	}
 	process := GuestProcess(spec.Process)
 	g.Process = &process

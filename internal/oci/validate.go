@@ -177,12 +177,6 @@ func checkHooks(h *specs.Hooks) error {
 	if h == nil {
 		return nil
 	}
-	if len(h.CreateContainer) > 0 {
-		return fieldErr("hooks.createContainer", "not supported: the container's namespaces are inside a VM")
-	}
-	if len(h.StartContainer) > 0 {
-		return fieldErr("hooks.startContainer", "not supported: the container's namespaces are inside a VM")
-	}
 	for _, list := range []struct {
 		name string
 		of   []specs.Hook
@@ -190,6 +184,8 @@ func checkHooks(h *specs.Hooks) error {
 		//lint:ignore SA1019 docker up to 27 still uses it
 		{"prestart", h.Prestart},
 		{"createRuntime", h.CreateRuntime},
+		{"createContainer", h.CreateContainer},
+		{"startContainer", h.StartContainer},
 		{"poststart", h.Poststart},
 		{"poststop", h.Poststop},
 	} {
@@ -200,6 +196,11 @@ func checkHooks(h *specs.Hooks) error {
 			}
 			if hook.Timeout != nil && *hook.Timeout <= 0 {
 				return fieldErr(field+".timeout", "must be above 0")
+			}
+			for _, s := range append([]string{hook.Path}, append(hook.Args[:len(hook.Args):len(hook.Args)], hook.Env...)...) {
+				if strings.IndexByte(s, 0) >= 0 {
+					return fieldErr(field, "contains a NUL byte")
+				}
 			}
 		}
 	}

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // maxHookOutput bounds what of a hook's standard error is quoted.
@@ -28,7 +30,7 @@ func (o *hookOutput) Write(p []byte) (int, error) {
 // runHook runs one hook on the host with the container's state on its
 // standard input. It runs in our own namespaces: docker's and nerdctl's hooks
 // find the container's network namespace by the pid in the state.
-func runHook(kind string, h specs.Hook, state []byte) error {
+func runHook(kind string, h specs.Hook, state []byte, dir string) error {
 	ctx := context.Background()
 	if h.Timeout != nil {
 		var cancel context.CancelFunc
@@ -41,6 +43,7 @@ func runHook(kind string, h specs.Hook, state []byte) error {
 	}
 	// The specification's env is the whole environment.
 	cmd.Env = append([]string{}, h.Env...)
+	cmd.Dir = dir
 	cmd.Stdin = bytes.NewReader(state)
 	var out hookOutput
 	cmd.Stderr = &out
@@ -69,6 +72,11 @@ func hookState(rec *record, status Status) ([]byte, error) {
 }
 
 func runAll(kind string, hooks []specs.Hook, rec *record, status Status) error {
+	return runAllIn("", kind, hooks, rec, status)
+}
+
+// runAllIn runs hooks in a working directory; empty: the caller's.
+func runAllIn(dir, kind string, hooks []specs.Hook, rec *record, status Status) error {
 	if len(hooks) == 0 {
 		return nil
 	}
@@ -77,7 +85,7 @@ func runAll(kind string, hooks []specs.Hook, rec *record, status Status) error {
 		return err
 	}
 	for _, h := range hooks {
-		if err := runHook(kind, h, state); err != nil {
+		if err := runHook(kind, h, state, dir); err != nil {
 			return err
 		}
 	}
@@ -94,7 +102,48 @@ func (c *Container) hooksCreate() error {
 	if err := runAll("prestart", h.Prestart, &c.rec, Creating); err != nil {
 		return err
 	}
-	return runAll("createRuntime", h.CreateRuntime, &c.rec, Creating)
+	if err := runAll("createRuntime", h.CreateRuntime, &c.rec, Creating); err != nil {
+		return err
+	}
+	return c.createContainerHooks()
+}
+
+// createContainerHooks runs what the specification wants in the container's
+// namespaces and from the host's files. The container's network namespace is
+// the sandbox process's. Its mount namespace is in the guest, to which the
+// host's files go by 9P, and that does not cross mounts: so a mount of such a
+// hook can reach nobody, and must not stay on the host. The working directory
+// is the root file system, as with runc.
+func (c *Container) createContainerHooks() error {
+	hooks := c.rec.Hooks.CreateContainer
+	if len(hooks) == 0 {
+		return nil
+	}
+	return onThread(func() error {
+		if os.Geteuid() == 0 { // another user has made no namespaces, and can mount nothing
+			if err := c.asideWithNetwork(); err != nil {
+				return fmt.Errorf("createContainer hooks: %w", err)
+			}
+		}
+		return runAllIn(c.rec.Rootfs, "createContainer", hooks, &c.rec, Creating)
+	})
+}
+
+// asideWithNetwork puts the calling thread into the sandbox process's network
+// namespace and into a mount namespace of its own, which follows the host's.
+func (c *Container) asideWithNetwork() error {
+	net, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", c.rec.Pid))
+	if err != nil {
+		return err
+	}
+	defer net.Close()
+	if err := unix.Setns(int(net.Fd()), unix.CLONE_NEWNET); err != nil {
+		return os.NewSyscallError("setns", err)
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil { // with CLONE_FS, of itself
+		return os.NewSyscallError("unshare", err)
+	}
+	return os.NewSyscallError("mount", unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""))
 }
 
 // poststart runs after the process was started; a failure is an error since
@@ -119,7 +168,7 @@ func runPoststop(rec *record, log *slog.Logger) {
 		return
 	}
 	for _, h := range rec.Hooks.Poststop {
-		if err := runHook("poststop", h, state); err != nil {
+		if err := runHook("poststop", h, state, ""); err != nil {
 			log.Warn(err.Error())
 		}
 	}

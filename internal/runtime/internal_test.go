@@ -3,6 +3,7 @@ package runtime
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -92,6 +93,45 @@ func TestHooks(t *testing.T) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
+	t.Run("createContainer", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			t.Skip("namespaces need root: run the tests as root")
+		}
+		root := filepath.Join(dir, "root")
+		if err := os.Mkdir(root, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		c := &Container{rec: *rec}
+		c.rec.Pid, c.rec.Rootfs = os.Getpid(), root
+		c.rec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{
+			sh("touch made; mount -t tmpfs none . && touch /proc/self/cwd/../root/hidden && { pwd; ls; readlink /proc/self/ns/net; cat; } >$OUT", nil),
+		}}
+		c.rec.Hooks.CreateContainer[0].Env = append(c.rec.Hooks.CreateContainer[0].Env, "PATH=/usr/bin:/bin")
+		if err := c.hooksCreate(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		net, err := os.Readlink("/proc/self/ns/net")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{root + "\n", "made\n", net, `"status":"creating","pid":` + strconv.Itoa(os.Getpid())} {
+			if !strings.Contains(string(got), want) {
+				t.Errorf("%q is missing in %s", want, got)
+			}
+		}
+		entries, err := os.ReadDir(root)
+		if err != nil || len(entries) != 1 || entries[0].Name() != "made" {
+			t.Errorf("%v, %v: the hook's mount is seen by others", entries, err)
+		}
+		c.rec.Hooks.CreateContainer = []specs.Hook{sh("echo no >&2; exit 9", nil)}
+		if err := c.hooksCreate(); err == nil || !strings.Contains(err.Error(), "createContainer hook /bin/sh: exit status 9: no") {
+			t.Error(err)
+		}
+	})
 	// A daemon that keeps the pipe does not hold us up.
 	if err := runAll("poststart", []specs.Hook{sh("sleep 5 & exit 0", nil)}, rec, Running); err != nil {
 		t.Error(err)

@@ -34,16 +34,27 @@ func startInPath(cmd *exec.Cmd, path string) error {
 		return fmt.Errorf("network namespace: %w", err)
 	}
 	defer ns.Close()
+	return onThread(func() error {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("network namespace %s: %w", path, os.NewSyscallError("setns", err))
+		}
+		return cmd.Start()
+	})
+}
+
+// onThread runs f on a thread that ends with it, so that nobody else gets one
+// in the namespaces that f leaves it in. It is not the main thread, which
+// would not end, and by whose namespaces /proc shows the process.
+func onThread(f func() error) error {
 	result := make(chan error, 1)
 	go func() {
-		// Not unlocked: the thread ends with the goroutine, and nobody else
-		// gets one in the wrong namespace.
 		runtime.LockOSThread()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			result <- fmt.Errorf("network namespace %s: %w", path, os.NewSyscallError("setns", err))
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			result <- onThread(f) // held here, the main thread runs nothing else
 			return
 		}
-		result <- cmd.Start()
+		result <- f()
 	}()
 	return <-result
 }

@@ -183,7 +183,12 @@ func (r *Runtime) remove(id string, rec *record) error {
 	// The lock goes last: whoever waits for it finds it gone (lock). A
 	// removal that is killed halfway has taken the record away or not; both
 	// can be deleted again.
-	entries, err := os.ReadDir(r.dir(id))
+	dir, err := os.Open(r.dir(id))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(-1)
 	if err != nil {
 		return err
 	}
@@ -197,9 +202,16 @@ func (r *Runtime) remove(id string, rec *record) error {
 	if err := os.Remove(filepath.Join(r.dir(id), lockFile)); err != nil {
 		return err
 	}
-	// Another Delete that waited for the lock may be faster here.
-	if err := os.Remove(r.dir(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	// Another Delete that waited for the lock may be faster here, and a Create
+	// have taken the ID after that.
+	err = os.Remove(r.dir(id))
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		return nil
 	}
-	return nil
+	ours, e1 := dir.Stat() // open, so that its inode is nobody else's
+	now, e2 := os.Stat(r.dir(id))
+	if e1 != nil || errors.Is(e2, os.ErrNotExist) || e2 == nil && !os.SameFile(ours, now) {
+		return nil
+	}
+	return err
 }

@@ -125,6 +125,10 @@ func (c *container) create(ctx context.Context, streams wire.Expecter, files *st
 	if err != nil {
 		return err
 	}
+	state, err := c.hookState()
+	if err != nil {
+		return err
+	}
 	exports := map[int]string{}
 	for _, b := range c.plan.Host.Binds {
 		exports[b.Mount] = b.Name
@@ -140,7 +144,7 @@ func (c *container) create(ctx context.Context, streams wire.Expecter, files *st
 	}
 	var created wire.Created
 	err = c.client.Call(ctx, wire.MethodCreateContainer, &wire.CreateContainer{
-		ID: c.id, Spec: data, Rootfs: c.plan.Host.Rootfs.Name, MountExports: exports, IO: names, Seccomp: filter,
+		ID: c.id, Spec: data, State: state, Rootfs: c.plan.Host.Rootfs.Name, MountExports: exports, IO: names, Seccomp: filter,
 	}, &created)
 	if err != nil {
 		files.cancel()
@@ -160,6 +164,16 @@ func (c *container) create(ctx context.Context, streams wire.Expecter, files *st
 	c.setState(control.StateCreated)
 	c.times.now(control.MarkCreated)
 	return nil
+}
+
+// hookState is what the guest's hooks read, but for the pid; nil without any.
+func (c *container) hookState() ([]byte, error) {
+	if c.plan.State == nil {
+		return nil, nil
+	}
+	state := *c.plan.State
+	state.ID, state.Status = c.id, specs.StateCreated
+	return json.Marshal(&state)
 }
 
 // Bounds on what a guest can put into our log at creation.

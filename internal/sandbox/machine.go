@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/lucid-containers/lucid/devices/bus"
 	"github.com/lucid-containers/lucid/devices/uart"
 	"github.com/lucid-containers/lucid/devices/virtio"
+	"github.com/lucid-containers/lucid/devices/virtio/balloon"
 	"github.com/lucid-containers/lucid/devices/virtio/console"
 	"github.com/lucid-containers/lucid/devices/virtio/mmio"
 	"github.com/lucid-containers/lucid/devices/virtio/ninep"
@@ -100,8 +102,11 @@ func newMachine(early *earlyVM, launch *control.Launch, plan *oci.Plan, guestOut
 // newFiles is the 9P server with the container's exports and no more.
 func newFiles(plan *oci.Plan, log *slog.Logger) (*p9server.Server, error) {
 	exports := []p9server.Export{export(plan.Host.Rootfs)}
-	for _, b := range plan.Host.Binds {
-		exports = append(exports, export(b.Export))
+	for i, b := range plan.Host.Binds {
+		shared := func(earlier oci.Bind) bool { return earlier.Name == b.Name }
+		if !slices.ContainsFunc(plan.Host.Binds[:i], shared) {
+			exports = append(exports, export(b.Export))
+		}
 	}
 	s, err := p9server.New(p9server.Config{Exports: exports, Log: log})
 	if err != nil {
@@ -138,7 +143,7 @@ func (m *machine) devices(mem *guestmem.Memory, plan *oci.Plan, files *p9server.
 		return nil, err
 	}
 	m.console = cons
-	list := []named{{"console", cons}, {"9p", share}, {"rng", rng.New()}}
+	list := []named{{"console", cons}, {"9p", share}, {"rng", rng.New()}, {"balloon", balloon.New()}}
 	if serial {
 		m.link, err = newSerialLink(cons)
 	} else {

@@ -90,9 +90,13 @@ type IO struct {
 type CreateContainer struct {
 	ID string `json:"id"`
 	// Spec is the guest's part of config.json: a specs.Spec in JSON of which
-	// the agent reads process, root.readonly, hostname, domainname, mounts
-	// and linux. It ignores the rest, root.path and hooks among them.
+	// the agent reads process, root.readonly, hostname, domainname, mounts,
+	// hooks.startContainer and linux. It ignores the rest, root.path among
+	// them.
 	Spec json.RawMessage `json:"spec"`
+	// State is what the hooks read on standard input: a specs.State in JSON,
+	// in which the agent sets the pid. Without hooks there is none.
+	State json.RawMessage `json:"state,omitempty"`
 	// Rootfs is the name of the export that is the root file system.
 	Rootfs string `json:"rootfs"`
 	// MountExports has, for mounts of the spec that come from the host, the

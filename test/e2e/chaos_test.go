@@ -63,11 +63,19 @@ func killed(t *testing.T, after time.Duration, victim func(cli int, id string) [
 	b.write()
 	warm(t)
 	before := leftovers(t)
-	cmd := command(t, "run", "--bundle", b.dir, b.id)
+	runAndKill(t, b.dir, b.id, after, victim)
+	wantNoProcesses(t, b.id)
+	wantSame(t, before, leftovers(t))
+}
+
+// runAndKill is killed without what surrounds it.
+func runAndKill(t *testing.T, bundle, id string, after time.Duration, victim func(cli int, id string) []int) {
+	t.Helper()
+	cmd := command(t, "run", "--bundle", bundle, id)
 	cmd.Stdout, cmd.Stderr = io.Discard, io.Discard
 	must(t, cmd.Start())
 	time.Sleep(after)
-	for _, pid := range victim(cmd.Process.Pid, b.id) {
+	for _, pid := range victim(cmd.Process.Pid, id) {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
 			t.Error(err)
 		}
@@ -76,10 +84,10 @@ func killed(t *testing.T, after time.Duration, victim func(cli int, id string) [
 	go func() { done <- cmd.Wait() }()
 	// An early kill may have found nobody: then the container comes up after this delete, and the next one ends it.
 	for deadline := time.Now().Add(2 * time.Minute); ; {
-		lucid(t, nil, "delete", "--force", b.id).wantCode(t, 0)
+		lucid(t, nil, "delete", "--force", id).wantCode(t, 0)
 		select {
 		case <-done:
-			lucid(t, nil, "delete", "--force", b.id).wantCode(t, 0)
+			lucid(t, nil, "delete", "--force", id).wantCode(t, 0)
 		case <-time.After(500 * time.Millisecond):
 			if time.Now().Before(deadline) {
 				continue
@@ -89,8 +97,6 @@ func killed(t *testing.T, after time.Duration, victim func(cli int, id string) [
 		}
 		break
 	}
-	wantNoProcesses(t, b.id)
-	wantSame(t, before, leftovers(t))
 }
 
 // warm makes what lucid keeps for good: the directory of --root and what it learnt about this host's KVM.

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,37 @@ func TestRealSandboxMemory(t *testing.T) {
 		smaps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
 		t.Errorf("%d KiB private, at most %d\n%s%v", private, maxSandboxPrivate, smaps, err)
 	}
+}
+
+// TestMemoryGivenBack: what a container no longer uses goes back to the host, and nobody has to ask for it.
+func TestMemoryGivenBack(t *testing.T) {
+	b := newBundle(t, "sleep", "1000")
+	b.write()
+	leave(t, "run", "--detach", "--bundle", b.dir, b.id)
+	t.Cleanup(func() { lucid(t, nil, "delete", "--force", b.id).wantCode(t, 0) })
+	pid := containerState(t, b.id).Pid
+	const used = 48 << 10                              // KiB
+	lucid(t, nil, "exec", b.id, "true").wantCode(t, 0) // what an exec costs stays
+	_, before := privateMemory(t, pid)
+	lucid(t, nil, "exec", b.id, "sh", "-c", fmt.Sprintf("head -c %d /dev/zero >/dev/shm/x", used<<10)).wantCode(t, 0)
+	_, full := privateMemory(t, pid)
+	if full < before+used/2 {
+		t.Fatalf("%d KiB of guest memory are used after %d: the test does not measure what it should", full, before)
+	}
+	lucid(t, nil, "exec", b.id, "rm", "/dev/shm/x").wantCode(t, 0)
+	// The kernel looks two seconds after pages have become free, and reports them bit by bit.
+	after, begin := full, time.Now()
+	for ; after > before+used/4 && time.Since(begin) < 2*time.Minute; time.Sleep(500 * time.Millisecond) {
+		_, after = privateMemory(t, pid)
+	}
+	t.Logf("guest memory: %d KiB, with %d KiB in use %d, given back to %d after %v", before, used, full, after, time.Since(begin).Round(time.Second))
+	if after > before+used/4 {
+		t.Errorf("%d KiB of guest memory are still the guest's, %d before and %d in between", after, before, full)
+	}
+	// And they can be used again.
+	r := lucid(t, nil, "exec", b.id, "sh", "-c", fmt.Sprintf("head -c %d /dev/zero >/dev/shm/y && wc -c </dev/shm/y", used<<10))
+	r.wantCode(t, 0)
+	r.wantStdout(t, strconv.Itoa(used<<10)+"\n")
 }
 
 // privateMemory sums the private pages of a process in KiB, those of the guest's RAM apart.

@@ -81,11 +81,7 @@ func run(tool string, args []string) error {
 	case "sleep":
 		time.Sleep(time.Hour)
 	case "trap":
-		c := make(chan os.Signal, 1)
-		signal.Notify(c, syscall.SIGTERM)
-		fmt.Println("ready")
-		<-c
-		os.Exit(42)
+		trap()
 	case "background":
 		return background(args)
 	case "tty":
@@ -94,12 +90,23 @@ func run(tool string, args []string) error {
 		return size()
 	case "bomb":
 		bomb()
+	case "hook":
+		return hook(args)
 	case "errout":
 		fmt.Fprintln(os.Stderr, strings.Join(args, " "))
 	default:
 		return fmt.Errorf("no tool %q", tool)
 	}
 	return nil
+}
+
+// trap ends with a status of its own at SIGTERM.
+func trap() {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGTERM)
+	fmt.Println("ready")
+	<-c
+	os.Exit(42)
 }
 
 func stat(names []string) error {
@@ -164,4 +171,23 @@ func bomb() {
 	}
 	fmt.Println("full")
 	time.Sleep(time.Hour)
+}
+
+// hook appends to a file what it is and what it reads.
+func hook(args []string) error {
+	f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	state, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		return err
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, os.Args[0], args[1:], os.Environ(), os.Getuid(), cwd, string(state))
+	return err
 }
