@@ -50,11 +50,11 @@ func dockerSecurity(t *testing.T, d *docker) {
 
 // dockerSizes: what the container may use, and the VM's size that follows from it.
 func dockerSizes(t *testing.T, d *docker) {
-	r := d.run(t, nil, oneOff("--memory", "300m", "--cpus", "1.5", "--pids-limit", "50", "--shm-size", "32m", dockerImage, "sh", "-c",
+	r := d.run(t, nil, oneOff("--memory", "300m", "--cpus", "0.5", "--pids-limit", "50", "--shm-size", "32m", dockerImage, "sh", "-c",
 		`cd /sys/fs/cgroup; cat memory.max cpu.max pids.max; stat -f -c "%b %S" /dev/shm; nproc; grep MemTotal /proc/meminfo`)...)
 	r.wantCode(t, 0)
 	lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
-	if want := []string{"314572800", "150000 100000", "50", "8192 4096", "2"}; len(lines) != 6 || !slices.Equal(lines[:5], want) {
+	if want := []string{"314572800", "50000 100000", "50", "8192 4096", "1"}; len(lines) != 6 || !slices.Equal(lines[:5], want) {
 		t.Fatalf("%q, want %q and the memory", lines, want)
 	}
 	var total int
