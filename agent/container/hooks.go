@@ -3,7 +3,6 @@ package container
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"strconv"
@@ -173,11 +172,22 @@ func (p *hookPipes) start(state []byte) <-chan string {
 	}()
 	output := make(chan string, 1)
 	go func() {
-		text, _ := io.ReadAll(io.LimitReader(p.errors, maxHookOutput))
-		_, _ = io.Copy(io.Discard, p.errors)
-		output <- strings.TrimSpace(string(text))
+		output <- strings.TrimSpace(string(p.read()))
 	}()
 	return output
+}
+
+// read returns the beginning of what the pipe gives, when it has ended. By hand:
+// io.Copy would link what it can do for sockets and files, 70 KB.
+func (p *hookPipes) read() []byte {
+	var text []byte
+	for buf := make([]byte, 512); ; {
+		n, err := p.errors.Read(buf)
+		text = append(text, buf[:min(n, maxHookOutput-len(text))]...)
+		if err != nil {
+			return text
+		}
+	}
 }
 
 // end lets what has been written out, and ends both pipes after d at the latest.

@@ -31,6 +31,7 @@ func usageInputs() []badInput {
 		{name: "unknown global flag", args: "--nosuch list", code: 1, want: "flag provided but not defined: -nosuch"},
 		{name: "unknown command", args: "nosuch", code: 1, want: `no such command: "nosuch"`, runc: other, why: "its command line library says that there is no help, with status 3"},
 		{name: "flag without value", args: "create --bundle", code: 1, want: "flag needs an argument: --bundle", runc: alike},
+		{name: "rootless", args: "--rootless perhaps list", code: 1, want: "--rootless", runc: other, why: "only its commands that need to know refuse it"},
 		{name: "log format", args: "--log-format xml list", code: 1, want: "invalid log-format: xml"},
 		{name: "log in no directory", args: "--log /no/such/log list", code: 1, want: "open /no/such/log: no such file or directory"},
 		{name: "root /", args: "--root / list", code: 1, want: "option --root argument should not be set to /", runc: other, why: "only newer runc refuses it"},

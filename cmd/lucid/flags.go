@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/urfave/cli/v3"
 
@@ -20,8 +22,8 @@ func globalFlags() []cli.Flag {
 		&cli.StringFlag{Name: "log", Usage: "append to this log `FILE` (default: standard error)"},
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},
 		&cli.StringFlag{Name: "root", Value: defaultRoot(), Usage: "`DIR` for the state of containers, best on a tmpfs"},
-		&cli.BoolFlag{Name: "systemd-cgroup", Usage: "accepted for runc's callers"},
-		&cli.StringFlag{Name: "rootless", Value: "auto", Usage: "accepted for runc's callers"},
+		&cli.BoolFlag{Name: "systemd-cgroup", Usage: "take a cgroupsPath as SLICE:PREFIX:NAME; the cgroup is made without systemd in any case"},
+		&cli.StringFlag{Name: "rootless", Value: "auto", Usage: "true, false or auto, which it always is: accepted for runc's callers"},
 
 		&cli.StringFlag{Name: "kernel", Usage: "boot this guest kernel, a vmlinux or bzImage `FILE`"},
 		&cli.StringFlag{Name: "initramfs", Usage: "use this initramfs `FILE`, with the agent in it"},
@@ -47,6 +49,11 @@ func (a *app) before(ctx context.Context, cmd *cli.Command) (context.Context, er
 	format := cmd.String("log-format")
 	if format != "" && format != "text" && format != "json" {
 		return ctx, errors.New("invalid log-format: " + format)
+	}
+	if r := cmd.String("rootless"); r != "" && strings.ToLower(r) != "auto" {
+		if _, err := strconv.ParseBool(r); err != nil {
+			return ctx, fmt.Errorf("--rootless: %q is neither true, false nor auto", r)
+		}
 	}
 	log, err := openLogger(cmd.String("log"), format == "json", cmd.Bool("debug"))
 	if err != nil {

@@ -20,7 +20,8 @@
 //	linux.cgroupsPath                       host and guest
 //	linux.resources.{cpu,memory}            VM size, and limits in the guest
 //	linux.resources.{pids,unified}          guest
-//	linux.resources.{blockIO,network,rdma}  ignored, listed
+//	linux.resources.blockIO                 host cgroup
+//	linux.resources.{network,rdma}          ignored, listed
 //	linux.seccomp                           compiled here (package seccomp), guest
 //	linux.{sysctl,maskedPaths,readonlyPaths,rootfsPropagation,
 //	  devices,uidMappings,gidMappings,timeOffsets,personality}  guest

@@ -1,6 +1,10 @@
 package oci
 
-import "github.com/opencontainers/runtime-spec/specs-go"
+import (
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
 
 // fields collects names of fields that are set.
 type fields []string
@@ -37,17 +41,30 @@ func ignored(spec *specs.Spec) []string {
 	out.add(l.MountLabel != "", "linux.mountLabel")
 	out.add(l.IntelRdt != nil, "linux.intelRdt")
 	out.add(l.MemoryPolicy != nil, "linux.memoryPolicy")
-	if l.Resources != nil {
-		out = append(out, IgnoredInResources(l.Resources)...)
+	if r := l.Resources; r != nil {
+		if b := r.BlockIO; b != nil {
+			out.add(!zero(b.LeafWeight), "linux.resources.blockIO.leafWeight")
+			leaf := func(d specs.LinuxWeightDevice) bool { return !zero(d.LeafWeight) }
+			out.add(slices.ContainsFunc(b.WeightDevice, leaf), "linux.resources.blockIO.weightDevice[].leafWeight")
+		}
+		out = append(out, ignoredAlways(r)...)
 	}
 	return out
 }
 
-// IgnoredInResources lists what of linux.resources is set and has no effect.
-// The rules for devices are not on the list: each caller sets them.
+// IgnoredInResources lists what of the linux.resources of an update is set and
+// has no effect. The rules for devices are not on the list: each caller sets
+// them.
 func IgnoredInResources(r *specs.LinuxResources) []string {
 	var out fields
+	// Set once, at creation: an update goes to the guest.
 	out.add(r.BlockIO != nil && !emptyBlockIO(r.BlockIO), "linux.resources.blockIO")
+	return append(out, ignoredAlways(r)...)
+}
+
+// ignoredAlways is what neither creation nor update cares for.
+func ignoredAlways(r *specs.LinuxResources) []string {
+	var out fields
 	out.add(r.Network != nil, "linux.resources.network")
 	out.add(len(r.Rdma) > 0, "linux.resources.rdma")
 	if c := r.CPU; c != nil {
@@ -70,7 +87,8 @@ func IgnoredInResources(r *specs.LinuxResources) []string {
 
 // emptyBlockIO says whether nothing is set: docker always writes the object.
 func emptyBlockIO(b *specs.LinuxBlockIO) bool {
-	zero := func(p *uint16) bool { return p == nil || *p == 0 }
 	return zero(b.Weight) && zero(b.LeafWeight) && len(b.WeightDevice)+len(b.ThrottleReadBpsDevice)+
 		len(b.ThrottleWriteBpsDevice)+len(b.ThrottleReadIOPSDevice)+len(b.ThrottleWriteIOPSDevice) == 0
 }
+
+func zero(p *uint16) bool { return p == nil || *p == 0 }

@@ -39,6 +39,8 @@ type Host struct {
 	NewNetNS bool   `json:",omitempty"`
 	// CgroupsPath is linux.cgroupsPath as written.
 	CgroupsPath string `json:",omitempty"`
+	// BlockIO is linux.resources.blockIO if it says anything.
+	BlockIO *specs.LinuxBlockIO `json:",omitempty"`
 	// Hooks are those of the host: all but startContainer.
 	Hooks *specs.Hooks `json:",omitempty"`
 }
@@ -78,6 +80,9 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 	p.Host.Hooks = hostHooks(spec.Hooks)
 	if l := spec.Linux; l != nil {
 		p.Host.CgroupsPath = l.CgroupsPath
+		if r := l.Resources; r != nil && r.BlockIO != nil && !emptyBlockIO(r.BlockIO) {
+			p.Host.BlockIO = r.BlockIO
+		}
 		if p.Seccomp, err = seccomp.Compile(l.Seccomp); err != nil {
 			return nil, fmt.Errorf("%s: %w", ConfigFile, err)
 		}

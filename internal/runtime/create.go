@@ -141,7 +141,7 @@ func (r *Runtime) spawn(c *Container, cfg CreateConfig) (*os.File, error) {
 	}
 	c.rec.Pid = c.child.cmd.Process.Pid
 	if c.rec.StartTime, err = startTime(c.rec.Pid); err == nil {
-		err = c.enter(groups)
+		err = c.enter(groups, cfg.Plan.Host.BlockIO)
 	}
 	if err == nil {
 		err = writeRecord(c.dir, &c.rec)
@@ -168,9 +168,13 @@ func (c *Container) findCgroups(path string) (*cgroups, error) {
 	return groups, nil
 }
 
-// enter puts the sandbox process, which waits for its configuration, there.
-func (c *Container) enter(groups *cgroups) error {
+// enter puts the sandbox process, which waits for its configuration, there,
+// under the limits that are the host's.
+func (c *Container) enter(groups *cgroups, io *specs.LinuxBlockIO) error {
 	err := groups.join(c.rec.Pid)
+	if err == nil {
+		err = groups.limitIO(io)
+	}
 	if err != nil && os.Geteuid() != 0 {
 		c.log.Info("no cgroup for the sandbox process", "err", err)
 		return nil

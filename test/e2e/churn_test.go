@@ -37,7 +37,7 @@ func TestChurn(t *testing.T) {
 		t.Fatalf("LUCID_E2E_CHURN=%s is not CONTAINERS,AT_A_TIME (%v)", how, err)
 	}
 	seed := uint64(time.Now().UnixNano())
-	t.Logf("%d containers, %d at a time, seed %d", count, atOnce, seed)
+	t.Logf("%d containers, %d at a time, seed %d", count, atOnce, seed) // it chooses victims and moments, not the order of things
 	warm(t)
 	// With the network namespaces and cgroups that docker's have.
 	var bundles []*bundle
@@ -49,20 +49,23 @@ func TestChurn(t *testing.T) {
 	}
 	survivor := newBundle(t, "sleep", "100000")
 	survivor.write()
+	begin := time.Now()
 	leave(t, "run", "--detach", "--bundle", survivor.dir, survivor.id)
+	// Some are killed while they start and some while they run: with as many starts at a time one takes that long.
+	spread := time.Since(begin) * time.Duration(atOnce)
 	t.Cleanup(func() { lucid(t, nil, "delete", "--force", survivor.id).wantCode(t, 0) })
 	pid := containerState(t, survivor.id).Pid
 	time.Sleep(settled) // what its start leaves open for a moment
 
 	before, memory, descriptors, own := leftovers(t), available(t), openFiles(t, pid), openFiles(t, os.Getpid())
-	begin := time.Now()
+	begin = time.Now()
 	var wg sync.WaitGroup
 	for i, b := range bundles {
 		wg.Go(func() {
 			random := rand.New(rand.NewPCG(seed, uint64(i)))
 			// A failure ends this goroutine and is the test's.
 			for n := i; n < count; n += atOnce {
-				churnOne(t, b, fmt.Sprintf("churn-%d", n), random)
+				churnOne(t, b, fmt.Sprintf("churn-%d", n), spread, random)
 			}
 		})
 	}
@@ -81,11 +84,9 @@ func TestChurn(t *testing.T) {
 }
 
 // churnOne makes one container and kills what chance says, or nothing.
-func churnOne(t *testing.T, b *bundle, id string, random *rand.Rand) {
+func churnOne(t *testing.T, b *bundle, id string, spread time.Duration, random *rand.Rand) {
 	victims := []func(int, string) []int{cli, sandboxOf(t), both(t), func(int, string) []int { return nil }}
-	// Most of a start's time is at its beginning.
-	after := time.Duration(random.ExpFloat64() * float64(1500*time.Millisecond))
-	runAndKill(t, b.dir, id, min(after, 10*time.Second), victims[random.IntN(len(victims))])
+	runAndKill(t, b.dir, id, time.Duration(random.Int64N(int64(spread))), victims[random.IntN(len(victims))])
 	wantNoProcesses(t, id)
 }
 

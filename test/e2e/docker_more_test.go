@@ -3,9 +3,11 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +23,7 @@ func TestDockerMore(t *testing.T) {
 		test func(*testing.T, *docker)
 	}{
 		{"Security", dockerSecurity},
+		{"Sizes", dockerSizes},
 		{"Restart", dockerRestart},
 		{"LiveRestore", dockerLiveRestore},
 	} {
@@ -43,6 +46,21 @@ func dockerSecurity(t *testing.T, d *docker) {
 	r = d.run(t, nil, oneOff("--security-opt", "seccomp="+profile, dockerImage, "mkdir", "/x")...)
 	r.wantCode(t, 1)
 	wantContains(t, r.stderr, "Read-only file system")
+}
+
+// dockerSizes: what the container may use, and the VM's size that follows from it.
+func dockerSizes(t *testing.T, d *docker) {
+	r := d.run(t, nil, oneOff("--memory", "300m", "--cpus", "0.5", "--pids-limit", "50", "--shm-size", "32m", dockerImage, "sh", "-c",
+		`cd /sys/fs/cgroup; cat memory.max cpu.max pids.max; stat -f -c "%b %S" /dev/shm; nproc; grep MemTotal /proc/meminfo`)...)
+	r.wantCode(t, 0)
+	lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
+	if want := []string{"314572800", "50000 100000", "50", "8192 4096", "1"}; len(lines) != 6 || !slices.Equal(lines[:5], want) {
+		t.Fatalf("%q, want %q and the memory", lines, want)
+	}
+	var total int
+	if _, err := fmt.Sscanf(lines[5], "MemTotal: %d kB", &total); err != nil || total < 300<<10 {
+		t.Errorf("%s for a limit of 300 MiB: the VM must have more", lines[5])
+	}
 }
 
 // dockerRestart: docker starts a container again that failed, and one that was always to run.

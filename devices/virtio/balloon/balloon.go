@@ -41,7 +41,6 @@ const (
 // QueueSize is enough for Linux: one report of at most 32 ranges (PAGE_REPORTING_CAPACITY) is on its way at a time.
 const QueueSize = 32
 
-
 // Device is one balloon.
 type Device struct {
 	returned atomic.Uint64 // bytes
