@@ -142,7 +142,7 @@ func TestMakeFails(t *testing.T) {
 	s, k := newStore(t)
 	for want, save := range map[string]func(string) error{
 		"no luck":                    func(string) error { return errors.New("no luck") },
-		"no such file":               func(string) error { return nil },
+		"memory: is missing":         func(string) error { return nil },
 		"memory: is empty":           func(dir string) error { return os.WriteFile(dir+"/memory", nil, 0o600) },
 		"memory: is a symbolic link": func(dir string) error { return os.Symlink("/dev/null", dir+"/memory") },
 		"memory: has 2 names":        func(dir string) error { _ = save(dir); return os.Link(dir+"/memory", s.root+"/.gone-x") },
