@@ -22,6 +22,8 @@ type VM struct {
 	// Transport carries control and stdio: TransportVsock or TransportSerial.
 	Transport string
 	DebugUART bool `json:",omitempty"`
+	// Template is the annotation's word for where the VM begins.
+	Template string `json:",omitempty"`
 }
 
 // Values of VM.Transport.
@@ -53,6 +55,7 @@ const (
 	AnnotationMemory    = "lucid.memory"
 	AnnotationTransport = "lucid.transport"
 	AnnotationDebugUART = "lucid.debug-uart"
+	AnnotationTemplate  = "lucid.template"
 
 	annotationPrefix = "lucid."
 )
@@ -162,9 +165,14 @@ func sizeFromAnnotations(vm *VM, annotations map[string]string) error {
 				return fieldErr(field, "%q is neither true nor false", value)
 			}
 			vm.DebugUART = on
+		case AnnotationTemplate:
+			if value != "auto" && value != "off" {
+				return fieldErr(field, "%q is neither auto nor off", value)
+			}
+			vm.Template = value
 		default:
-			return fieldErr(field, "unknown; known are %s, %s, %s and %s",
-				AnnotationVCPUs, AnnotationMemory, AnnotationTransport, AnnotationDebugUART)
+			return fieldErr(field, "unknown; known are %s, %s, %s, %s and %s",
+				AnnotationVCPUs, AnnotationMemory, AnnotationTransport, AnnotationDebugUART, AnnotationTemplate)
 		}
 	}
 	return nil
