@@ -116,7 +116,7 @@ func bootMachine(launch *control.Launch, cfg vmm.Config, plan *oci.Plan, files *
 // newFiles is the 9P server with the container's exports and no more.
 func newFiles(plan *oci.Plan, log *slog.Logger) (*p9server.Server, error) {
 	var exports []p9server.Export
-	if plan.Host.Rootfs.Name != "" { // a template has no container
+	if plan.Host.Rootfs.Name != wire.RehearsalRootfs { // that is in the guest
 		exports = append(exports, export(plan.Host.Rootfs))
 	}
 	for _, b := range plan.Host.Binds {

@@ -69,7 +69,10 @@ func (s *sandbox) makeTemplate() error {
 	if err := s.child.Plan(&whole); err != nil {
 		return fmt.Errorf("plan: %w", err)
 	}
-	plan := &oci.Plan{VM: whole.VM}
+	plan, err := rehearsal(whole.VM)
+	if err != nil {
+		return err
+	}
 	if plan.VM.Transport != oci.TransportVsock {
 		return fmt.Errorf("%s=%s: a template can be made with %s only", oci.AnnotationTransport, plan.VM.Transport, oci.TransportVsock)
 	}
@@ -79,7 +82,6 @@ func (s *sandbox) makeTemplate() error {
 	launch.Template = ""
 	s.guestLog = newGuestLog(io.Discard, nil)
 	s.c = newContainer(launch.ID, plan, s.times, s.log)
-	var err error
 	if s.machine, err = newMachine(launch, plan, s.guestLog, s.log); err != nil {
 		return err
 	}
@@ -104,16 +106,19 @@ func (s *sandbox) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client := wire.NewClient(conn, nil)
-	if _, err := client.Hello(ctx); err != nil {
+	s.c.client = wire.NewClient(conn, s.c.onEvent)
+	if _, err := s.c.client.Hello(ctx); err != nil {
 		return fmt.Errorf("guest agent: %w", err)
+	}
+	if err := s.rehearse(ctx); err != nil {
+		return err
 	}
 	// Before the connection ends: what comes after it is not to be answered.
 	dialed := s.machine.parts.sock.Hold(wire.ControlPort)
-	if err := client.Call(ctx, wire.MethodPrepare, nil, nil); err != nil {
+	if err := s.c.client.Call(ctx, wire.MethodPrepare, nil, nil); err != nil {
 		return err
 	}
-	_ = client.Close()
+	_ = s.c.client.Close()
 	select {
 	case <-dialed:
 		return nil
