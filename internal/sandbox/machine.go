@@ -58,6 +58,12 @@ type runner interface {
 // newMachine builds everything; nothing of the guest runs yet. What it
 // opened before an error ends with the process.
 func newMachine(launch *control.Launch, plan *oci.Plan, guestOut io.Writer, log *slog.Logger) (*machine, error) {
+	return openMachine(launch, plan, guestOut, log, nil)
+}
+
+// openMachine is newMachine. With a state, the machine goes on from that and
+// the memory in launch.MakeTemplate.
+func openMachine(launch *control.Launch, plan *oci.Plan, guestOut io.Writer, log *slog.Logger, state *saved) (*machine, error) {
 	// First, so that a host without KVM hears about that and nothing else.
 	sys, err := kvm.Open()
 	if err != nil {
@@ -75,8 +81,15 @@ func newMachine(launch *control.Launch, plan *oci.Plan, guestOut io.Writer, log 
 			return nil, err
 		}
 	}
+	if state != nil {
+		return restoreMachine(launch.MakeTemplate, state, cfg, plan, files, guestOut, log)
+	}
 	if launch.Template != "" {
-		m, err := restoreMachine(launch.Template, cfg, plan, files, guestOut, log)
+		state, err := readSaved(launch.Template)
+		if err != nil {
+			return nil, templateError(err)
+		}
+		m, err := restoreMachine(launch.Template, state, cfg, plan, files, guestOut, log)
 		if err != nil {
 			return nil, templateError(err)
 		}

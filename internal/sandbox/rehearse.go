@@ -52,9 +52,6 @@ func (s *sandbox) runRehearsal(ctx context.Context) error {
 	files := newStdio(false, theirs[0], theirs[1], theirs[2])
 	defer files.close()
 	_ = ours[0].Close() // the end of stdin
-	if err := s.c.configure(ctx); err != nil {
-		return err
-	}
 	if err := s.c.create(ctx, s.machine.link.streams(), files); err != nil {
 		return err
 	}
