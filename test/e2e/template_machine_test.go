@@ -201,7 +201,9 @@ func TestTemplateDamaged(t *testing.T) {
 		{"no memory", "memory", os.Remove},
 		{"a directory for memory", "memory", func(f string) error { _ = os.Remove(f); return os.Mkdir(f, 0o700) }},
 	} {
-		bad := t.TempDir()
+		bad, err := os.MkdirTemp(filepath.Join(world.dir, "upper"), "damaged-")
+		must(t, err)
+		t.Cleanup(func() { must(t, os.RemoveAll(bad)) })
 		for _, name := range []string{"state", "memory"} {
 			must(t, os.Link(filepath.Join(dir, name), filepath.Join(bad, name)))
 		}
