@@ -192,7 +192,7 @@ const TimelineFile = "timeline.json"
 
 // MarkNames are the marks in the order in which they happen.
 var MarkNames = []string{
-	MarkSpawn, MarkVMCreated, MarkKernelEntry, MarkAgentHello, MarkCreated, MarkStarted, MarkExited,
+	MarkSpawn, MarkVMCreated, MarkKernelEntry, MarkRestored, MarkAgentHello, MarkCreated, MarkStarted, MarkExited,
 }
 
 // Names of marks.
@@ -200,6 +200,7 @@ const (
 	MarkSpawn       = "spawn"
 	MarkVMCreated   = "vm_created"
 	MarkKernelEntry = "kernel_entry"
+	MarkRestored    = "restored" // in place of kernel_entry: a VM from a template is about to run
 	MarkAgentHello  = "agent_hello"
 	MarkCreated     = "created"
 	MarkStarted     = "started"

@@ -62,6 +62,9 @@ func Main(child *control.Child, log *slog.Logger) int {
 	// The creator died before it had recorded the container: nobody would
 	// ever end us.
 	child.Orphaned(func() { os.Exit(failed) })
+	if child.Launch.MakeTemplate != "" {
+		return s.makerMain()
+	}
 	prof, err := startProfile(child.Launch.Profile, child.Launch.ID)
 	if err != nil {
 		_ = child.Ready(control.Ready{Error: asError(err)})
@@ -134,6 +137,7 @@ func (s *sandbox) create() error {
 	marks := s.machine.vm.Marks()
 	s.times.at(control.MarkVMCreated, marks.VMCreated)
 	s.times.at(control.MarkKernelEntry, marks.KernelEntry)
+	s.times.at(control.MarkRestored, marks.Restored)
 	s.writeTimeline()
 	return s.explain(ctx, err)
 }
