@@ -194,12 +194,35 @@ func TestMapRefuses(t *testing.T) {
 	}
 }
 
-func TestPrefetch(t *testing.T) {
-	const size = 1 << 20
-	path, m, extents := saved(t, size, 3, 100)
+// TestWritten: what a clone has written is known, and prefetching it for the next
+// one makes those pages its own and no others.
+func TestWritten(t *testing.T) {
+	const size = 4 << 20
+	path, m, extents := saved(t, size, 3, 4, 5, 700)
 	clone := mapped(t, path, size, extents)
-	clone.Prefetch(append(extents, Extent{size, PageSize}, Extent{0, ^uint64(0)}))
-	if !bytes.Equal(clone.mapping, m.mapping) {
+	if !bytes.Equal(clone.mapping, m.mapping) { // every page is read
+		t.Error("the map differs from what was saved")
+	}
+	if w, err := clone.Written(); err != nil || len(w) != 0 {
+		t.Errorf("written by reading: %v, %v", w, err)
+	}
+	other := mapped(t, path, size, extents)
+	other.mapping[4*PageSize] = 1
+	other.mapping[900*PageSize] = 1
+	want := []Extent{{4 * PageSize, PageSize}, {900 * PageSize, PageSize}}
+	got, err := other.Written()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
+		t.Errorf("written %v, want %v", got, want)
+	}
+	next := mapped(t, path, size, extents)
+	next.Prefetch(append(got, Extent{size, PageSize}, Extent{0, ^uint64(0)}))
+	if got, err := next.Written(); err != nil || len(got) != 2 {
+		t.Errorf("prefetched %v, %v", got, err)
+	}
+	if !bytes.Equal(next.mapping, m.mapping) {
 		t.Error("the map differs from what was saved")
 	}
 }

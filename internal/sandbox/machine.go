@@ -58,6 +58,12 @@ type runner interface {
 // newMachine builds everything; nothing of the guest runs yet. What it
 // opened before an error ends with the process.
 func newMachine(launch *control.Launch, plan *oci.Plan, guestOut io.Writer, log *slog.Logger) (*machine, error) {
+	return openMachine(launch, plan, guestOut, log, nil)
+}
+
+// openMachine is newMachine. With a state, the machine goes on from that and
+// the memory in launch.MakeTemplate.
+func openMachine(launch *control.Launch, plan *oci.Plan, guestOut io.Writer, log *slog.Logger, state *saved) (*machine, error) {
 	// First, so that a host without KVM hears about that and nothing else.
 	sys, err := kvm.Open()
 	if err != nil {
@@ -75,8 +81,15 @@ func newMachine(launch *control.Launch, plan *oci.Plan, guestOut io.Writer, log 
 			return nil, err
 		}
 	}
+	if state != nil {
+		return restoreMachine(launch.MakeTemplate, state, cfg, plan, files, guestOut, log)
+	}
 	if launch.Template != "" {
-		m, err := restoreMachine(launch.Template, cfg, plan, files, guestOut, log)
+		state, err := readSaved(launch.Template)
+		if err != nil {
+			return nil, templateError(err)
+		}
+		m, err := restoreMachine(launch.Template, state, cfg, plan, files, guestOut, log)
 		if err != nil {
 			return nil, templateError(err)
 		}
@@ -116,7 +129,7 @@ func bootMachine(launch *control.Launch, cfg vmm.Config, plan *oci.Plan, files *
 // newFiles is the 9P server with the container's exports and no more.
 func newFiles(plan *oci.Plan, log *slog.Logger) (*p9server.Server, error) {
 	var exports []p9server.Export
-	if plan.Host.Rootfs.Name != "" { // a template has no container
+	if plan.Host.Rootfs.Name != wire.RehearsalRootfs { // that is in the guest
 		exports = append(exports, export(plan.Host.Rootfs))
 	}
 	for _, b := range plan.Host.Binds {

@@ -78,7 +78,6 @@ func Main(child *control.Child, log *slog.Logger) int {
 		return 1
 	}
 	go s.c.routineSignals(signals)
-	trim()
 	go s.routineSettled()
 	code := s.wait()
 	s.closeConsole()
@@ -94,7 +93,12 @@ func Main(child *control.Child, log *slog.Logger) int {
 // routineSettled tidies up when the container has been running for a moment,
 // and once more for slow hosts.
 func (s *sandbox) routineSettled() {
-	<-s.c.started
+	select {
+	case <-s.c.started:
+	case <-time.After(settled): // created and not started: it may stay so for long
+		trim()
+		<-s.c.started
+	}
 	time.Sleep(settled)
 	trim()
 	time.Sleep(settledLate - settled)

@@ -2,10 +2,8 @@ package sandbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -13,12 +11,10 @@ import (
 
 	"github.com/lucid-containers/lucid/devices/virtio/mmio"
 	"github.com/lucid-containers/lucid/devices/virtio/vsock"
-	"github.com/lucid-containers/lucid/internal/control"
 	"github.com/lucid-containers/lucid/internal/guestmem"
 	"github.com/lucid-containers/lucid/internal/oci"
 	"github.com/lucid-containers/lucid/internal/vmstate"
 	"github.com/lucid-containers/lucid/internal/wire"
-	"github.com/lucid-containers/lucid/p9server"
 	"github.com/lucid-containers/lucid/vmm"
 )
 
@@ -69,7 +65,10 @@ func (s *sandbox) makeTemplate() error {
 	if err := s.child.Plan(&whole); err != nil {
 		return fmt.Errorf("plan: %w", err)
 	}
-	plan := &oci.Plan{VM: whole.VM}
+	plan, err := rehearsal(whole.VM)
+	if err != nil {
+		return err
+	}
 	if plan.VM.Transport != oci.TransportVsock {
 		return fmt.Errorf("%s=%s: a template can be made with %s only", oci.AnnotationTransport, plan.VM.Transport, oci.TransportVsock)
 	}
@@ -79,7 +78,6 @@ func (s *sandbox) makeTemplate() error {
 	launch.Template = ""
 	s.guestLog = newGuestLog(io.Discard, nil)
 	s.c = newContainer(launch.ID, plan, s.times, s.log)
-	var err error
 	if s.machine, err = newMachine(launch, plan, s.guestLog, s.log); err != nil {
 		return err
 	}
@@ -95,7 +93,52 @@ func (s *sandbox) makeTemplate() error {
 	if err := s.idle(ctx); err != nil {
 		return s.explain(ctx, err)
 	}
-	return save(&s.machine.parts, &plan.VM, launch.MakeTemplate)
+	state, err := save(&s.machine.parts, &plan.VM, launch.MakeTemplate)
+	if err != nil {
+		return err
+	}
+	if err := s.tryOut(ctx, state, plan); err != nil {
+		return fmt.Errorf("the template was made and does not work: %w", err)
+	}
+	// Last: without this file, or when it is not whole, there is no template.
+	return vmstate.WriteFile(filepath.Join(launch.MakeTemplate, stateFile), state.encode())
+}
+
+// tryOut runs a first clone, which shows that the template works, and learns
+// from it which pages clones write.
+func (s *sandbox) tryOut(ctx context.Context, state *saved, plan *oci.Plan) error {
+	first := &sandbox{
+		child: s.child, log: s.log, times: s.times, guestLog: s.guestLog, vmEnded: make(chan vmEnd, 1),
+		c: newContainer(s.c.id, plan, s.times, s.log),
+	}
+	var err error
+	if first.machine, err = openMachine(&s.child.Launch, plan, s.guestLog, s.log, state); err != nil {
+		return err
+	}
+	first.c.vm = first.machine.vm
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	go func() {
+		exit, err := first.machine.vm.Run(context.Background())
+		lost(errVMEnded)
+		first.vmEnded <- vmEnd{exit, err}
+	}()
+	defer first.machine.vm.Stop()
+	if err := first.meetAgent(ctx); err != nil {
+		return first.explain(ctx, err)
+	}
+	if err := first.rehearse(ctx); err != nil {
+		return first.explain(ctx, err)
+	}
+	if err := first.machine.vm.Pause(); err != nil {
+		return err
+	}
+	written, err := first.machine.parts.mem.Written()
+	if err != nil {
+		return err
+	}
+	state.hot = hottest(written)
+	return nil
 }
 
 // idle brings the guest to where all of its clones begin.
@@ -104,16 +147,22 @@ func (s *sandbox) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client := wire.NewClient(conn, nil)
-	if _, err := client.Hello(ctx); err != nil {
+	s.c.client = wire.NewClient(conn, s.c.onEvent)
+	if _, err := s.c.client.Hello(ctx); err != nil {
 		return fmt.Errorf("guest agent: %w", err)
+	}
+	if err := s.c.configure(ctx); err != nil {
+		return err
+	}
+	if err := s.rehearse(ctx); err != nil {
+		return err
 	}
 	// Before the connection ends: what comes after it is not to be answered.
 	dialed := s.machine.parts.sock.Hold(wire.ControlPort)
-	if err := client.Call(ctx, wire.MethodPrepare, nil, nil); err != nil {
+	if err := s.c.client.Call(ctx, wire.MethodPrepare, nil, nil); err != nil {
 		return err
 	}
-	_ = client.Close()
+	_ = s.c.client.Close()
 	select {
 	case <-dialed:
 		return nil
@@ -122,39 +171,25 @@ func (s *sandbox) idle(ctx context.Context) error {
 	}
 }
 
-// save writes the files of a template into dir. The state comes last: without
-// it, or when it is not whole, there is no template.
-func save(p *parts, vm *oci.VM, dir string) error {
+// save stops the VM for good and writes its memory into dir.
+func save(p *parts, vm *oci.VM, dir string) (*saved, error) {
 	if err := p.vm.Pause(); err != nil {
-		return err
+		return nil, err
 	}
-	var w vmstate.Writer
-	w.U32(uint32(vm.VCPUs))
-	w.U64(vm.Memory)
-	w.String(vm.Transport)
-	state, err := p.vm.Save()
-	if err != nil {
-		return err
+	s := &saved{vcpus: vm.VCPUs, memory: vm.Memory, transport: vm.Transport}
+	var err error
+	if s.vm, err = p.vm.Save(); err != nil {
+		return nil, err
 	}
-	state.Encode(&w)
-	w.U32(uint32(len(p.devices)))
 	for _, d := range p.devices {
-		s, err := d.t.Save()
+		state, err := d.t.Save()
 		if err != nil {
-			return fmt.Errorf("device %s: %w", d.name, err)
+			return nil, fmt.Errorf("device %s: %w", d.name, err)
 		}
-		w.String(d.name)
-		s.Encode(&w)
+		s.devices = append(s.devices, savedDevice{d.name, state})
 	}
-	extents, err := saveMemory(p.mem, filepath.Join(dir, memoryFile))
-	if err != nil {
-		return err
-	}
-	w.U32(uint32(len(extents)))
-	for _, e := range extents {
-		w.Struct(e)
-	}
-	return vmstate.WriteFile(filepath.Join(dir, stateFile), w.Data())
+	s.extents, err = saveMemory(p.mem, filepath.Join(dir, memoryFile))
+	return s, err
 }
 
 // saveMemory writes the guest's RAM. Devices have been frozen, which was the
@@ -177,109 +212,4 @@ func saveMemory(mem *guestmem.Memory, path string) (_ []guestmem.Extent, err err
 		return nil, err
 	}
 	return extents, f.Sync()
-}
-
-// saved is the state file of a template, decoded.
-type saved struct {
-	vcpus     int
-	memory    uint64
-	transport string
-	vm        *vmm.State
-	devices   []savedDevice
-	extents   []guestmem.Extent
-}
-
-type savedDevice struct {
-	name  string
-	state *mmio.State
-}
-
-// Bounds on what is decoded.
-const (
-	maxName    = 32
-	maxDevices = vmm.MaxDevices
-	extentSize = 16
-)
-
-// decodeSaved reads what save wrote.
-func decodeSaved(r *vmstate.Reader) (*saved, error) {
-	s := &saved{vcpus: int(r.U32()), memory: r.U64(), transport: r.String(maxName)}
-	s.vm = vmm.DecodeState(r)
-	s.devices = make([]savedDevice, r.Count(maxDevices, 1))
-	for i := range s.devices {
-		s.devices[i] = savedDevice{r.String(maxName), mmio.Decode(r)}
-	}
-	s.extents = make([]guestmem.Extent, r.Count(guestmem.MaxExtents, extentSize))
-	for i := range s.extents {
-		r.Struct(&s.extents[i])
-	}
-	return s, r.Done()
-}
-
-// fits says whether the template is for this machine.
-func (s *saved) fits(vm *oci.VM, devices []namedTransport) error {
-	switch {
-	case s.vcpus != vm.VCPUs:
-		return fmt.Errorf("it has %d vCPUs, not %d", s.vcpus, vm.VCPUs)
-	case s.memory != vm.Memory:
-		return fmt.Errorf("it has %d MiB of memory, not %d", s.memory>>20, vm.Memory>>20)
-	case s.transport != vm.Transport:
-		return fmt.Errorf("its transport is %q, not %q", s.transport, vm.Transport)
-	case vm.DebugUART:
-		return errors.New("it has no serial port (" + oci.AnnotationDebugUART + ")")
-	case len(s.devices) != len(devices):
-		return fmt.Errorf("it has %d devices, not %d", len(s.devices), len(devices))
-	}
-	for i, d := range devices {
-		if s.devices[i].name != d.name {
-			return fmt.Errorf("its device %d is %q, not %q", i, s.devices[i].name, d.name)
-		}
-	}
-	return nil
-}
-
-// restoreMachine is a machine that goes on from the template in dir.
-func restoreMachine(dir string, cfg vmm.Config, plan *oci.Plan, files *p9server.Server, guestOut io.Writer, log *slog.Logger) (*machine, error) {
-	r, err := vmstate.ReadFile(filepath.Join(dir, stateFile))
-	if err != nil {
-		return nil, err
-	}
-	s, err := decodeSaved(r)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, stateFile), err)
-	}
-	f, err := os.Open(filepath.Join(dir, memoryFile))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	mem, err := guestmem.Map(f, s.memory, s.extents)
-	if err != nil {
-		return nil, err
-	}
-	m := &machine{}
-	if cfg.Devices, err = m.devices(mem, plan, files, guestOut, log); err != nil {
-		return nil, err
-	}
-	if err := s.fits(&plan.VM, m.parts.devices); err != nil {
-		return nil, fmt.Errorf("%s: template of another VM: %w", dir, err)
-	}
-	cfg.Memory, cfg.Restore = mem, s.vm
-	if m.parts.vm, err = vmm.New(cfg); err != nil {
-		return nil, fmt.Errorf("%s: %w", dir, err)
-	}
-	m.vm = m.parts.vm
-	// After the VM: it is there to be interrupted.
-	for i, d := range m.parts.devices {
-		if err := d.t.Restore(s.devices[i].state); err != nil {
-			return nil, fmt.Errorf("%s: device %s: %w", dir, d.name, err)
-		}
-	}
-	return m, nil
-}
-
-// templateError tells the creator that it may boot instead: nothing of the
-// guest has run.
-func templateError(err error) error {
-	return &control.Error{Kind: control.KindTemplate, Message: "template cannot be used: " + err.Error() + "; remove it and it is made anew"}
 }

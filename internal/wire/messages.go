@@ -65,6 +65,16 @@ type Hello struct {
 // proc_do_uuid), and nothing in a guest reads it before there is a container:
 // each clone makes its own, from the entropy that Configure brings.
 
+// RehearsalRootfs is an export that the agent has itself, without the host: a
+// root file system with the one program RehearsalProgram, which writes a byte to
+// its standard output and ends. Whoever makes a template has a container of it
+// created, run and deleted first. The agent's code is in memory and mapped then,
+// its tables are built and the kernel's caches filled, once for all clones.
+const (
+	RehearsalRootfs  = ".rehearsal"
+	RehearsalProgram = "/rehearse"
+)
+
 // Configure gives the guest what must not be in a template: a name, the time
 // and randomness. It comes before the first CreateContainer; to a clone it is
 // what makes it another guest than its siblings.
