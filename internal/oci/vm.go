@@ -78,6 +78,18 @@ func size(spec *specs.Spec) (VM, []string, error) {
 	return vm, notes, nil
 }
 
+// NewVM is a VM of a size that no config.json asks for. The error is a
+// *FieldError, of vcpus or memory.
+func NewVM(vcpus int, memory uint64) (VM, error) {
+	if vcpus < MinVCPUs || vcpus > MaxVCPUs {
+		return VM{}, fieldErr("vcpus", "%d is outside %d to %d", vcpus, MinVCPUs, MaxVCPUs)
+	}
+	if err := checkMemory("memory", memory); err != nil {
+		return VM{}, err
+	}
+	return VM{VCPUs: vcpus, Memory: alignMemory(memory), Transport: TransportVsock}, nil
+}
+
 func sizeFromResources(vm *VM, l *specs.Linux) (notes []string) {
 	if l == nil || l.Resources == nil {
 		return nil

@@ -93,7 +93,7 @@ func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (_ *Container, e
 	}
 	launch, err := r.launch(ctx, c, cfg)
 	if cfg.template != "" && templateRefused(err) {
-		r.log.Warn("booting: the template is of no use: " + err.Error())
+		r.log.Warn("booting: " + err.Error())
 		cfg.template = ""
 		launch, err = r.launch(ctx, c, cfg)
 	}

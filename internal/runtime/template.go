@@ -128,15 +128,18 @@ func (r *Runtime) makeTemplate(ctx context.Context, store *template.Store, name 
 // templateKey looks at what a template for this VM depends on.
 func (r *Runtime) templateKey(cfg *CreateConfig) (*template.Store, *template.Key, error) {
 	vm := cfg.Plan.VM
-	if vm.Transport != oci.TransportVsock {
+	switch {
+	case vm.Transport != oci.TransportVsock:
 		return nil, nil, errors.New("a VM can only be saved with the transport vsock")
+	case vm.DebugUART:
+		return nil, nil, errors.New("a VM with a UART for debugging cannot be saved")
 	}
 	store, err := template.New(r.templates)
 	if err != nil {
 		return nil, nil, err
 	}
 	k := &template.Key{
-		KernelParams: vm.KernelParams, DebugUART: vm.DebugUART, Memory: vm.Memory, VCPUs: vm.VCPUs, Transport: vm.Transport,
+		KernelParams: vm.KernelParams, Memory: vm.Memory, VCPUs: vm.VCPUs, Transport: vm.Transport,
 	}
 	if k.Host, err = template.ThisHost(); err != nil {
 		return nil, nil, err

@@ -164,6 +164,8 @@ func TestTemplateRefused(t *testing.T) {
 	w.want("auto", "boot")
 	w.cfg.Plan.VM.Transport = oci.TransportSerial
 	w.want("auto", "boot")
+	w.cfg.Plan.VM.Transport, w.cfg.Plan.VM.DebugUART = oci.TransportVsock, true
+	w.want("auto", "boot")
 }
 
 // TestTemplateRestoreFails: the sandbox process that could not restore is

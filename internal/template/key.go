@@ -21,7 +21,6 @@ type Key struct {
 	// KernelParams are what config.json adds to the guest's command line; the
 	// rest of it follows from the other fields.
 	KernelParams []string `json:",omitempty"`
-	DebugUART    bool     `json:",omitempty"`
 	Memory       uint64   // bytes
 	VCPUs        int
 	Transport    string
@@ -92,7 +91,6 @@ func (k *Key) differs(want *Key) string {
 		{"vCPUs", strconv.Itoa(k.VCPUs), strconv.Itoa(want.VCPUs)},
 		{"transport", k.Transport, want.Transport},
 		{"kernel parameters", strings.Join(k.KernelParams, " "), strings.Join(want.KernelParams, " ")},
-		{"debug UART", strconv.FormatBool(k.DebugUART), strconv.FormatBool(want.DebugUART)},
 	} {
 		if f[1] != f[2] {
 			return fmt.Sprintf("%s: it has %q, not %q", f[0], f[1], f[2])

@@ -221,7 +221,6 @@ func TestRefused(t *testing.T) {
 		"other memory":     {spoil: func(_ string, k *Key) error { k.Memory *= 2; return nil }, want: `: guest memory: it has "128 MiB", not "256 MiB"`},
 		"other vCPUs":      {spoil: func(_ string, k *Key) error { k.VCPUs = 4; return nil }, want: `: vCPUs: it has "1", not "4"`},
 		"other parameters": {spoil: func(_ string, k *Key) error { k.KernelParams = []string{"nosmt", "x"}; return nil }, want: `: kernel parameters: it has "", not "nosmt x"`},
-		"other UART":       {spoil: func(_ string, k *Key) error { k.DebugUART = true; return nil }, want: `: debug UART: it has "false", not "true"`},
 		"other transport":  {spoil: func(_ string, k *Key) error { k.Transport = "serial"; return nil }, want: `: transport: it has "vsock", not "serial"`},
 		"other host":       {spoil: func(_ string, k *Key) error { k.Host.Kernel = "7.0"; return nil }, want: ": it was made with the host kernel "},
 		"other KVM":        {spoil: func(_ string, k *Key) error { k.Host.KVM = "kvm_pvm"; return nil }, want: ": it was made with the KVM "},
