@@ -270,9 +270,9 @@ func TestTemplateMakerKilled(t *testing.T) {
 	}
 }
 
-// TestTemplateClones measures idle clones of one template: private memory of each, guest and sandbox process together.
+// TestTemplateIdleMemory measures idle clones of one template: private memory of each, guest and sandbox process together.
 // The file is never written through.
-func TestTemplateClones(t *testing.T) {
+func TestTemplateIdleMemory(t *testing.T) {
 	dir := makeTemplate(t, machine(1))
 	before := sum(t, filepath.Join(dir, "memory"))
 	const clones = 10
