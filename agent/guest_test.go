@@ -20,6 +20,7 @@ func TestGuest(t *testing.T) {
 		Hostname: "outer", TimeNS: time.Now().UnixNano(), Entropy: bytes.Repeat([]byte{1, 2, 3, 4}, 8),
 		Share: wire.Share{MSize: 65536},
 	}, nil)
+	v.mustCall(wire.MethodPrepare, nil, nil)
 	t.Run("output", func(t *testing.T) {
 		v.t = t
 		out, errs, status := v.run("hello", "", containerSpec("prog", "echo", "hello", "guest"))
@@ -125,6 +126,10 @@ func testExec(v *vm) {
 	}
 	if e := v.waitExit(); e.ExecID != "e" || e.Status != 0 {
 		t.Errorf("exec's exit %+v", e)
+	}
+	var werr *wire.Error
+	if err := v.call(wire.MethodPrepare, nil, nil); !errors.As(err, &werr) || werr.Kind != wire.KindState {
+		t.Errorf("Prepare with a container: %v", err)
 	}
 	var s wire.StatsResult
 	v.mustCall(wire.MethodStats, &wire.Stats{ID: "long"}, &s)

@@ -87,7 +87,7 @@ var abiNumbers = map[string]uint64{
 	"KVM_SET_DEBUGREGS": kvmSetDebugRegs, "KVM_SET_TSC_KHZ": kvmSetTSCKHz,
 	"KVM_GET_TSC_KHZ": kvmGetTSCKHz, "KVM_ENABLE_CAP": kvmEnableCap, "KVM_GET_XSAVE": kvmGetXsave,
 	"KVM_SET_XSAVE": kvmSetXsave, "KVM_GET_XCRS": kvmGetXCRS, "KVM_SET_XCRS": kvmSetXCRS,
-	"KVM_KVMCLOCK_CTRL": kvmKVMClockCtrl, "KVM_API_VERSION": APIVersion,
+	"KVM_KVMCLOCK_CTRL": kvmKVMClockCtrl, "KVM_GET_XSAVE2": kvmGetXsave2, "KVM_API_VERSION": APIVersion,
 
 	"KVM_EXIT_UNKNOWN": uint64(ExitUnknown), "KVM_EXIT_EXCEPTION": uint64(ExitException),
 	"KVM_EXIT_IO": uint64(ExitIO), "KVM_EXIT_HYPERCALL": uint64(ExitHypercall),

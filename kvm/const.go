@@ -111,6 +111,7 @@ const (
 	kvmGetXCRS             = 0x8188aea6 // KVM_GET_XCRS
 	kvmSetXCRS             = 0x4188aea7 // KVM_SET_XCRS
 	kvmKVMClockCtrl        = 0xaead     // KVM_KVMCLOCK_CTRL
+	kvmGetXsave2           = 0x9000aecf // KVM_GET_XSAVE2
 )
 
 // Flags and small numbers, with the names of <linux/kvm.h>.

@@ -41,6 +41,21 @@ func ioctlPtr[T any](fd int, name string, request uintptr, arg *T) (int, error) 
 	}
 }
 
+// moveBytes calls an ioctl whose argument points to p.
+func (c *VCPU) moveBytes(name string, request uintptr, p []byte) error {
+	for {
+		// SAFETY: p is live and in place until the call returns, and the caller has
+		// checked that it has at least as many bytes as the kernel moves.
+		_, _, errno := syscall.Syscall(unix.SYS_IOCTL, uintptr(c.fd), request, uintptr(unsafe.Pointer(unsafe.SliceData(p))))
+		if errno != syscall.EINTR {
+			if errno == 0 {
+				return nil
+			}
+			return os.NewSyscallError(name, errno)
+		}
+	}
+}
+
 func hostAddr(p []byte) uint64 {
 	// SAFETY: the pointer becomes a number for the kernel; the caller of
 	// SetMemoryRegion keeps the mapping alive for as long as the VM.

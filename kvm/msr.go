@@ -30,19 +30,28 @@ func (c *VCPU) SetMSRs(entries []MSR) error {
 func (c *VCPU) moveMSRs(name string, request uintptr, entries []MSR) error {
 	for len(entries) > 0 {
 		part := entries[:min(len(entries), maxMSRs)]
-		arg := &msrs{NMSRs: uint32(len(part))}
-		copy(arg.Entries[:], part)
-		n, err := ioctlPtr(c.fd, name, request, arg)
+		n, err := c.moveSomeMSRs(name, request, part)
 		if err != nil {
 			return err
 		}
-		copy(part, arg.Entries[:len(part)])
 		if n < len(part) {
 			return fmt.Errorf("%s: MSR %#x refused (value %#x)", name, part[n].Index, part[n].Data)
 		}
 		entries = entries[len(part):]
 	}
 	return nil
+}
+
+// moveSomeMSRs moves up to maxMSRs entries and returns how many KVM did.
+func (c *VCPU) moveSomeMSRs(name string, request uintptr, part []MSR) (int, error) {
+	arg := &msrs{NMSRs: uint32(len(part))}
+	copy(arg.Entries[:], part)
+	n, err := ioctlPtr(c.fd, name, request, arg)
+	if err != nil {
+		return 0, err
+	}
+	copy(part, arg.Entries[:len(part)])
+	return min(n, len(part)), nil
 }
 
 // MSR reads one MSR.

@@ -55,19 +55,22 @@ type Device struct {
 	IRQ     *eventfd.FD   // signalled by the device to raise its interrupt
 }
 
-// Config describes a VM. Memory, VCPUs and Kernel are required.
+// Config describes a VM. Memory, VCPUs, and Kernel or Restore are required.
 type Config struct {
 	// KVM is the back-end. nil: New opens /dev/kvm and Close closes it.
 	KVM *kvm.System
 	// NewVM returns a new VM of KVM, which becomes this VM's. nil: KVM.CreateVM.
 	NewVM func() (*kvm.VM, error)
-	// Memory is the guest's RAM, zeroed. It stays the caller's, who closes it
+	// Memory is the guest's RAM, zeroed or that of a saved VM. It stays the caller's, who closes it
 	// after the VM.
 	Memory *guestmem.Memory
 	// VCPUs is the number of virtual CPUs, 1 to MaxVCPUs.
 	VCPUs int
 	// Kernel starts on vCPU 0. It stays the caller's.
 	Kernel boot.Kernel
+	// Restore is a saved VM that goes on, in place of Kernel, Initrd and
+	// Cmdline. Memory holds its RAM, and Devices are the same in the same order.
+	Restore *State
 	// Initrd is the guest's initramfs. Nil: none.
 	Initrd *io.SectionReader
 	// Cmdline is the kernel command line; New puts what announces the devices

@@ -12,12 +12,16 @@ import (
 const (
 	leafFeatures  = 0x1
 	leafCache     = 0x4
+	leafExtended  = 0x7
 	leafTopology  = 0xb
+	leafXSave     = 0xd
 	leafTopology2 = 0x1f
 	leafAMDSize   = 0x80000008
 	leafAMDTopo   = 0x8000001e
 
 	ecxTSCDeadline = 1 << 24 // leaf 1
+	ecxOSXSAVE     = 1 << 27 // leaf 1: CR4.OSXSAVE
+	ecxOSPKE       = 1 << 4  // leaf 7: CR4.PKE
 	ecxHypervisor  = 1 << 31 // leaf 1
 	edxHTT         = 1 << 28 // leaf 1: EBX[23:16] is valid
 

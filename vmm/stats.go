@@ -35,13 +35,18 @@ func (vm *VM) Stats() Stats {
 type Marks struct {
 	VMCreated   time.Time // KVM_CREATE_VM had returned
 	KernelEntry time.Time // just before the first KVM_RUN; zero before Run
+	Restored    time.Time // in place of KernelEntry for a VM that was saved
 }
 
 // Marks returns them.
 func (vm *VM) Marks() Marks {
 	m := Marks{VMCreated: vm.created}
 	if t := vm.entered.Load(); t != nil {
-		m.KernelEntry = *t
+		if vm.restored {
+			m.Restored = *t
+		} else {
+			m.KernelEntry = *t
+		}
 	}
 	return m
 }

@@ -23,8 +23,9 @@ type VM struct {
 	mmio   bus.Bus
 	assist *assist.VM // nil when the back-end lacks nothing
 
-	created time.Time
-	entered atomic.Pointer[time.Time] // just before the first KVM_RUN; nil before
+	created  time.Time
+	restored bool                      // in place of booted
+	entered  atomic.Pointer[time.Time] // just before the first KVM_RUN; nil before
 
 	// goal is what the vCPUs should do. It changes under mu and is read without:
 	// each vCPU looks at it after every kick.
@@ -50,8 +51,8 @@ const (
 	goalStop
 )
 
-// New builds a VM up to the point where vCPU 0 stands at the kernel's entry.
-// Nothing of the guest runs before Run.
+// New builds a VM up to the point where vCPU 0 stands at the kernel's entry, or
+// all of them where they were saved. Nothing of the guest runs before Run.
 func New(cfg Config) (*VM, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -63,7 +64,7 @@ func New(cfg Config) (*VM, error) {
 	}
 	// They are in the guest. An unpacked kernel is tens of MiB that the caller
 	// may want to let go of.
-	vm.cfg.Kernel, vm.cfg.Initrd = boot.Kernel{}, nil
+	vm.cfg.Kernel, vm.cfg.Initrd, vm.cfg.Restore = boot.Kernel{}, nil, nil
 	return vm, nil
 }
 
@@ -106,13 +107,19 @@ func (vm *VM) build() (err error) {
 	if err := vm.attachDevices(); err != nil {
 		return err
 	}
+	if vm.cfg.Restore != nil {
+		return vm.restore(needs, leaves)
+	}
 	entry, err := boot.Load(vm.cfg.Memory, vm.cfg.Kernel, boot.Params{
 		Cmdline: vm.cmdline(needs), Initrd: vm.cfg.Initrd, VCPUs: vm.cfg.VCPUs,
 	})
 	if err != nil {
 		return err
 	}
-	return vm.createVCPUs(entry, leaves)
+	if err := vm.createVCPUs(leaves); err != nil {
+		return err
+	}
+	return setEntry(vm.vcpus[0].cpu, entry)
 }
 
 // setupMachine makes interrupt controllers and memory. There is no PIT: Linux
@@ -184,7 +191,7 @@ func (vm *VM) cmdline(needs assist.Needs) string {
 	return strings.Join(words, " ")
 }
 
-func (vm *VM) createVCPUs(entry boot.Entry, leaves []kvm.CPUIDEntry) error {
+func (vm *VM) createVCPUs(leaves []kvm.CPUIDEntry) error {
 	for id := range vm.cfg.VCPUs {
 		cpu, err := vm.vm.CreateVCPU(id)
 		if err != nil {
@@ -199,7 +206,7 @@ func (vm *VM) createVCPUs(entry boot.Entry, leaves []kvm.CPUIDEntry) error {
 			v.assist = vm.assist.VCPU(cpu)
 		}
 	}
-	return setEntry(vm.vcpus[0].cpu, entry)
+	return nil
 }
 
 // Close frees what New made. Preconditions: Run has returned, or was never

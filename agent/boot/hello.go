@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -13,16 +14,22 @@ import (
 // Dial connects to the host and says hello. The hello goes out before the
 // descriptor is handed to Go's poller, whose set-up can wait. When the boot is
 // counted there may be no host, and it is not waited for.
-func Dial(o Options) (io.ReadWriteCloser, error) {
+func Dial(o Options) (io.ReadWriteCloser, error) { return dial(o, 0) }
+
+// Redial is Dial for a host that may take any time to answer: a guest that is
+// saved as a template waits here, for the life of it.
+func Redial(o Options) (io.ReadWriteCloser, error) { return dial(o, forever) }
+
+func dial(o Options, limit time.Duration) (io.ReadWriteCloser, error) {
 	var fd int
 	var err error
 	switch {
 	case o.Serial:
 		fd, err = openPort(wire.ControlPortName)
 	case o.Count:
-		fd, err = dialVsock(wire.ControlPort, 1)
+		fd, err = dialVsock(wire.ControlPort, 1, limit)
 	default:
-		fd, err = dialVsock(wire.ControlPort, dialTries)
+		fd, err = dialVsock(wire.ControlPort, dialTries, limit)
 	}
 	if err != nil {
 		return nil, err

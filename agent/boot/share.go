@@ -43,6 +43,9 @@ func (s *Share) Path(export string) (string, error) {
 	if export == "" || export == "." || export == ".." || strings.ContainsAny(export, "/\x00") {
 		return "", errors.New("bad export name " + strconv.Quote(export))
 	}
+	if export == wire.RehearsalRootfs {
+		return rehearsalRootfs()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.mounted {

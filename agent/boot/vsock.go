@@ -18,11 +18,16 @@ const (
 	dialPause = 50 * time.Millisecond
 )
 
-// dialVsock connects to a port of the host, in at most that many tries. The
-// descriptor blocks.
-func dialVsock(port uint32, tries int) (int, error) {
+// forever is a limit that no guest reaches and that the kernel can count in
+// jiffies (net/vmw_vsock/af_vsock.c, SO_VM_SOCKETS_CONNECT_TIMEOUT).
+const forever = 100 * 365 * 24 * time.Hour
+
+// dialVsock connects to a port of the host, in at most that many tries, each of
+// which may take so long; 0 is the kernel's default of 2 s. The descriptor
+// blocks.
+func dialVsock(port uint32, tries int, limit time.Duration) (int, error) {
 	for try := 1; ; try++ {
-		fd, err := connectVsock(port)
+		fd, err := connectVsock(port, limit)
 		if err == nil {
 			return fd, nil
 		}
@@ -37,10 +42,17 @@ func dialVsock(port uint32, tries int) (int, error) {
 
 // connectVsock tries once. x/sys does it in two system calls; mdlayher/vsock
 // would bring package net, the poller's set-up before the hello, and getsockname.
-func connectVsock(port uint32) (int, error) {
+func connectVsock(port uint32, limit time.Duration) (int, error) {
 	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
+	}
+	if limit > 0 {
+		tv := unix.NsecToTimeval(limit.Nanoseconds())
+		if err := unix.SetsockoptTimeval(fd, unix.AF_VSOCK, unix.SO_VM_SOCKETS_CONNECT_TIMEOUT, &tv); err != nil {
+			_ = unix.Close(fd)
+			return -1, os.NewSyscallError("setsockopt", err)
+		}
 	}
 	if err := unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: port}); err != nil {
 		_ = unix.Close(fd)
@@ -78,7 +90,7 @@ func (c conn) CloseWrite() error {
 type vsockOpener struct{}
 
 func (vsockOpener) Open(id uint64) (wire.Stream, error) {
-	fd, err := dialVsock(wire.StreamPort, dialTries)
+	fd, err := dialVsock(wire.StreamPort, dialTries, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 
 // fakeGuest records what the server asks of it.
 type fakeGuest struct {
+	prepared   int
 	configured chan *wire.Configure
 	synced     chan struct{}
 	ended      chan struct{}
@@ -26,6 +27,11 @@ func (g *fakeGuest) Configure(c *wire.Configure) error {
 		return errors.New("cannot")
 	}
 	g.configured <- c
+	return nil
+}
+
+func (g *fakeGuest) Prepare() error {
+	g.prepared++
 	return nil
 }
 
@@ -41,6 +47,7 @@ type fixture struct {
 	raw    net.Conn // the host's end
 	server *server.Server
 	guest  *fakeGuest
+	cfg    server.Config
 	served chan error
 	events chan *wire.ContainerExited
 }
@@ -66,11 +73,11 @@ func start(t *testing.T) *fixture {
 	if _, err := guest.Write(wire.AppendHello(nil, &wire.Hello{Version: wire.Version})); err != nil {
 		t.Fatal(err)
 	}
-	cfg := server.Config{
+	f.cfg = server.Config{
 		Guest:      f.guest,
 		Containers: container.NewSet(container.Config{Reaper: reap.New(), OnExit: f.server.Exited}),
 	}
-	go func() { f.served <- f.server.Serve(guest, cfg) }()
+	go func() { f.served <- f.server.Serve(guest, f.cfg) }()
 	f.client = wire.NewClient(f.raw, func(e wire.Event) {
 		if x, err := e.Exited(); err == nil {
 			f.events <- x
@@ -117,6 +124,35 @@ func TestRequests(t *testing.T) {
 		if err := f.call(c.method, c.params, nil); !errors.As(err, &werr) || werr.Kind != c.kind || werr.Message != c.text {
 			t.Errorf("%s: %#v, want %s: %s", c.method, err, c.kind, c.text)
 		}
+	}
+}
+
+// TestPrepare: a guest is prepared by the time of the reply, and serves the next
+// connection as it did the first.
+func TestPrepare(t *testing.T) {
+	f := start(t)
+	if err := f.call(wire.MethodPrepare, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if f.guest.prepared != 1 {
+		t.Errorf("prepared %d times", f.guest.prepared)
+	}
+	_ = f.client.Close()
+	if err := <-f.served; err == nil {
+		t.Error("Serve ended without a reason")
+	}
+	host, guest := net.Pipe()
+	go func() { f.served <- f.server.Serve(guest, f.cfg) }()
+	go func() { _, _ = guest.Write(wire.AppendHello(nil, &wire.Hello{Version: wire.Version})) }()
+	f.client = wire.NewClient(host, nil)
+	if _, err := f.client.Hello(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.call(wire.MethodConfigure, &wire.Configure{Hostname: "clone"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if c := <-f.guest.configured; c.Hostname != "clone" {
+		t.Errorf("Configure got %+v", c)
 	}
 }
 

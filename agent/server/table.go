@@ -13,6 +13,7 @@ func (s *Server) table() map[string]handler {
 	c := s.cfg.Containers
 	return map[string]handler{
 		wire.MethodConfigure:       simple(s.cfg.Guest.Configure),
+		wire.MethodPrepare:         s.prepare,
 		wire.MethodCreateContainer: process(c.Create),
 		wire.MethodStartContainer:  simple(c.Start),
 		wire.MethodExec:            process(c.Exec),
@@ -95,4 +96,13 @@ func (s *Server) shutdown(json.RawMessage) (any, func(), error) {
 			}
 		})
 	}, nil
+}
+
+// prepare makes the guest one that can be saved. What runs or waits in it would
+// be in every clone.
+func (s *Server) prepare(json.RawMessage) (any, func(), error) {
+	if n := s.cfg.Containers.Len(); n > 0 {
+		return nil, nil, &wire.Error{Kind: wire.KindState, Message: "a guest with containers is no template"}
+	}
+	return nil, nil, s.cfg.Guest.Prepare()
 }

@@ -163,7 +163,7 @@ func sleeper() []byte {
 // nothing is left behind.
 func TestBadInputs(t *testing.T) {
 	var cases []badInput
-	for _, list := range [][]badInput{usageInputs(), idInputs(), configInputs(), fileInputs(), stateInputs()} {
+	for _, list := range [][]badInput{usageInputs(), idInputs(), configInputs(), fileInputs(), stateInputs(), templateInputs()} {
 		cases = append(cases, list...)
 	}
 	if len(cases) < 60 {

@@ -37,7 +37,18 @@ func verbs(root *cli.Command) []verb {
 		if c.Hidden {
 			continue
 		}
-		out = append(out, verb{c.Name, c.Usage, c.ArgsUsage, c.Description, options(c.Flags)})
+		v := verb{c.Name, c.Usage, c.ArgsUsage, c.Description, nil}
+		flags := c.Flags
+		for i, sub := range c.Commands {
+			if i > 0 {
+				v.args += "|"
+			}
+			v.args += sub.Name
+			v.description += "\n" + strings.TrimSpace(c.Name+" "+sub.Name+" "+sub.ArgsUsage) + ": " + sub.Usage + "."
+			flags = append(flags, sub.Flags...)
+		}
+		v.options = options(flags)
+		out = append(out, v)
 	}
 	slices.SortFunc(out, func(a, b verb) int { return strings.Compare(a.name, b.name) })
 	return out

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/lucid-containers/lucid/internal/runtime"
+	"github.com/lucid-containers/lucid/internal/template"
 )
 
 // globalFlags are runc's, and lucid's own. They are accepted before and after
@@ -28,6 +29,8 @@ func globalFlags() []cli.Flag {
 		&cli.StringFlag{Name: "kernel", Usage: "boot this guest kernel, a vmlinux or bzImage `FILE`"},
 		&cli.StringFlag{Name: "initramfs", Usage: "use this initramfs `FILE`, with the agent in it"},
 		&cli.StringFlag{Name: "transport", Usage: "carry control and stdio over vsock or serial"},
+		&cli.StringFlag{Name: "template", Usage: "start containers from a saved VM: `auto|off|NAME` (default: $LUCID_TEMPLATE, or off); see lucid template"},
+		&cli.StringFlag{Name: templateDirFlag, Value: runtime.DefaultTemplates(), Usage: "`DIR` of the saved VMs"},
 		&cli.StringFlag{Name: "profile", Usage: "write a CPU profile of the sandbox, for go tool pprof, and a histogram of the VM's exits into `DIR`"},
 		&cli.BoolFlag{Name: "debug-uart", Usage: "give the guest kernel a serial port for its earliest messages"},
 	}
@@ -76,7 +79,13 @@ func (a *app) before(ctx context.Context, cmd *cli.Command) (context.Context, er
 	if t := cmd.String("transport"); t != "" && t != "vsock" && t != "serial" {
 		return ctx, fmt.Errorf("--transport: %q is neither vsock nor serial", t)
 	}
-	return ctx, nil
+	if t := cmd.String("template"); t != "" {
+		if err := template.CheckChoice(t); err != nil {
+			return ctx, fmt.Errorf("--template: %w", err)
+		}
+	}
+	a.templateDir, err = filepath.Abs(cmd.String(templateDirFlag))
+	return ctx, err
 }
 
 // runtime is the containers under --root.
@@ -86,6 +95,7 @@ func (a *app) runtime() (*runtime.Runtime, error) {
 		Sandbox:    []string{"/proc/self/exe", sandboxName},
 		StandIn:    []string{"/proc/self/exe", standInName},
 		SandboxEnv: runtime.SandboxEnv(),
+		Templates:  a.templateDir,
 		Log:        a.log.Logger,
 	})
 }

@@ -40,10 +40,11 @@ func main() {
 
 // app is what the commands share.
 type app struct {
-	log    *logger
-	root   string // --root, absolute
-	status int    // exit status of a command that succeeded
-	failed int    // and of one that did not
+	log         *logger
+	root        string // --root, absolute
+	templateDir string // --template-dir, absolute
+	status      int    // exit status of a command that succeeded
+	failed      int    // and of one that did not
 }
 
 func (a *app) command() *cli.Command {
@@ -63,16 +64,10 @@ func (a *app) command() *cli.Command {
 		Commands: []*cli.Command{
 			a.checkCommand(), a.completionCommand(), a.createCommand(), a.deleteCommand(), a.eventsCommand(), a.execCommand(), a.featuresCommand(),
 			a.killCommand(), a.listCommand(), a.manCommand(), a.pauseCommand(), a.psCommand(), a.resumeCommand(), a.runCommand(),
-			a.specCommand(), a.startCommand(), a.stateCommand(), a.updateCommand(), a.versionCommand(),
+			a.specCommand(), a.startCommand(), a.stateCommand(), a.templateCommand(), a.updateCommand(), a.versionCommand(),
 			notYet("checkpoint", "save the state of a running container"), notYet("restore", "restore a container from a checkpoint"),
 		},
-		Action: func(_ context.Context, cmd *cli.Command) error {
-			if cmd.Args().Present() {
-				_ = cli.ShowRootCommandHelp(cmd)
-				return fmt.Errorf("no such command: %q", cmd.Args().First())
-			}
-			return cli.ShowRootCommandHelp(cmd)
-		},
+		Action: noCommand,
 	}
 }
 

@@ -7,6 +7,7 @@ package main
 //	runForeground, runDetached  and then
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,6 +83,10 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	fallback, err := runtime.TemplateFromEnv()
+	if err != nil {
+		return nil, err
+	}
 	rt, err := a.runtime()
 	if err != nil {
 		return nil, err
@@ -93,6 +98,7 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 			ID: cmd.Args().First(), Bundle: bundle, Spec: spec, Plan: plan, Kernel: kernel, Initramfs: initramfs,
 			Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Terminal: terminal,
 			SandboxLog: a.log.file, LogJSON: a.log.json, Debug: a.log.debug, Profile: profile,
+			Template: cmp.Or(cmd.String("template"), plan.VM.Template, fallback),
 		},
 	}
 	if a.log.debug && a.log.file == nil {

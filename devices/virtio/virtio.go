@@ -74,3 +74,19 @@ type Activation struct {
 	// does not block and may be called by any goroutine, also after Reset.
 	Fail func(error)
 }
+
+// Stateful is a Device that can be saved in one process and come back in
+// another. Its queues and registers are the transport's part; a device saves
+// what it has besides.
+type Stateful interface {
+	Device
+	// Freeze is Reset for a device that is to be saved: it freezes its queues
+	// (virtq.Queue.Freeze), finishes the requests that are under way and waits
+	// for its goroutines. It returns the device's own state, or an error if
+	// that cannot be saved now. The vCPUs stand still, and the device is good
+	// for nothing but Reset afterwards.
+	Freeze() ([]byte, error)
+	// Thaw gives an idle device the state that Freeze returned, which may have
+	// been changed by anybody. Activate follows.
+	Thaw(state []byte) error
+}

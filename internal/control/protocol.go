@@ -33,6 +33,7 @@ const (
 	KindNotRunning Kind = "not-running" // the process has exited
 	KindRunning    Kind = "running"     // start of a running container
 	KindPaused     Kind = "paused"      // the VM is paused, or not although it should be
+	KindTemplate   Kind = "template"    // Launch.Template is of no use; nothing of the guest has run
 	KindGuest      Kind = "guest"       // the agent's answer, such as a program that is not found
 )
 
@@ -133,6 +134,15 @@ type Launch struct {
 	// Kernel and Initramfs are host paths.
 	Kernel    string
 	Initramfs string
+	// Template is a directory with a saved VM (internal/template) to go on
+	// from instead of booting. A failure before the guest runs is an error
+	// of KindTemplate: the creator may try again without.
+	Template string `json:",omitempty"`
+	// MakeTemplate is a directory to save a VM into, as the files memory and
+	// state. There is no container then: of Plan only VM counts, and the
+	// process exits with 0 when both are whole, else with one line on
+	// standard error. It sends no Ready, and ends when its creator does.
+	MakeTemplate string `json:",omitempty"`
 	// Terminal says that fds 0 to 2 are one pty, in raw mode.
 	Terminal bool
 	// Debug asks for debug logging and the timeline.
@@ -182,7 +192,7 @@ const TimelineFile = "timeline.json"
 
 // MarkNames are the marks in the order in which they happen.
 var MarkNames = []string{
-	MarkSpawn, MarkVMCreated, MarkKernelEntry, MarkAgentHello, MarkCreated, MarkStarted, MarkExited,
+	MarkSpawn, MarkVMCreated, MarkKernelEntry, MarkRestored, MarkAgentHello, MarkCreated, MarkStarted, MarkExited,
 }
 
 // Names of marks.
@@ -190,6 +200,7 @@ const (
 	MarkSpawn       = "spawn"
 	MarkVMCreated   = "vm_created"
 	MarkKernelEntry = "kernel_entry"
+	MarkRestored    = "restored" // in place of kernel_entry: a VM from a template is about to run
 	MarkAgentHello  = "agent_hello"
 	MarkCreated     = "created"
 	MarkStarted     = "started"

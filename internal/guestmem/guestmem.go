@@ -93,7 +93,10 @@ func (m *Memory) MapFile(addr uint64, f *os.File, off int64, n uint64) error {
 	if size := info.Size(); off > size || n > uint64(size-off) {
 		return fmt.Errorf("%s: %w", f.Name(), io.ErrUnexpectedEOF) // pages behind the end would be SIGBUS
 	}
-	return mapOver(dst, f, off)
+	if err := mapOver(dst, int(f.Fd()), off); err != nil {
+		return &os.PathError{Op: "mmap", Path: f.Name(), Err: err}
+	}
+	return nil
 }
 
 // FromRegions makes a Memory of mappings that stay the caller's: Close does not

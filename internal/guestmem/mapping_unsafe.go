@@ -29,15 +29,6 @@ func mapRAM(size uint64) ([]byte, error) {
 	return unsafe.Slice((*byte)(ram), size), nil
 }
 
-// mapOver replaces the pages of dst, which mapRAM made, by private copies of the file's.
-func mapOver(dst []byte, f *os.File, off int64) error {
-	// SAFETY: dst is page-aligned, as the caller checked, and stays one mapping of the same
-	// size at the same address for its owner.
-	_, err := unix.MmapPtr(int(f.Fd()), off, unsafe.Pointer(unsafe.SliceData(dst)), uintptr(len(dst)),
-		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
-	return os.NewSyscallError("mmap", err)
-}
-
 // unmapRAM frees what mapRAM returned.
 func unmapRAM(ram []byte) error {
 	// SAFETY: it is the whole mapping, and the caller says that nobody uses it any more.

@@ -22,6 +22,8 @@ type VM struct {
 	// Transport carries control and stdio: TransportVsock or TransportSerial.
 	Transport string
 	DebugUART bool `json:",omitempty"`
+	// Template is the annotation's word for where the VM begins.
+	Template string `json:",omitempty"`
 }
 
 // Values of VM.Transport.
@@ -53,6 +55,7 @@ const (
 	AnnotationMemory    = "lucid.memory"
 	AnnotationTransport = "lucid.transport"
 	AnnotationDebugUART = "lucid.debug-uart"
+	AnnotationTemplate  = "lucid.template"
 
 	annotationPrefix = "lucid."
 )
@@ -73,6 +76,18 @@ func size(spec *specs.Spec) (VM, []string, error) {
 		return VM{}, nil, err
 	}
 	return vm, notes, nil
+}
+
+// NewVM is a VM of a size that no config.json asks for. The error is a
+// *FieldError, of vcpus or memory.
+func NewVM(vcpus int, memory uint64) (VM, error) {
+	if vcpus < MinVCPUs || vcpus > MaxVCPUs {
+		return VM{}, fieldErr("vcpus", "%d is outside %d to %d", vcpus, MinVCPUs, MaxVCPUs)
+	}
+	if err := checkMemory("memory", memory); err != nil {
+		return VM{}, err
+	}
+	return VM{VCPUs: vcpus, Memory: alignMemory(memory), Transport: TransportVsock}, nil
 }
 
 func sizeFromResources(vm *VM, l *specs.Linux) (notes []string) {
@@ -162,9 +177,14 @@ func sizeFromAnnotations(vm *VM, annotations map[string]string) error {
 				return fieldErr(field, "%q is neither true nor false", value)
 			}
 			vm.DebugUART = on
+		case AnnotationTemplate:
+			if value != "auto" && value != "off" {
+				return fieldErr(field, "%q is neither auto nor off", value)
+			}
+			vm.Template = value
 		default:
-			return fieldErr(field, "unknown; known are %s, %s, %s and %s",
-				AnnotationVCPUs, AnnotationMemory, AnnotationTransport, AnnotationDebugUART)
+			return fieldErr(field, "unknown; known are %s, %s, %s, %s and %s",
+				AnnotationVCPUs, AnnotationMemory, AnnotationTransport, AnnotationDebugUART, AnnotationTemplate)
 		}
 	}
 	return nil

@@ -2,7 +2,7 @@ package runtime
 
 // How a container comes to be:
 //
-//	Create  make ROOT/ID, lock it, write the record, spawn the sandbox process
+//	Create  make ROOT/ID, choose where the VM begins (template.go), lock it, write the record, spawn the sandbox process
 //	        with the launch socket, write its pid down, unlock
 //	        ── configuration ──▶ sandbox: VM up, agent's hello, container built
 //	        ◀── ready or error ──
@@ -56,6 +56,12 @@ type CreateConfig struct {
 	LogJSON bool
 	Debug   bool
 	Profile string // directory for what the sandbox measures of itself; empty: none
+	// Template is where the VM begins: template.Off or empty for a boot,
+	// template.Auto, or the name of a template that is there.
+	Template string
+
+	template     string // directory to begin from
+	makeTemplate string // directory to save a VM into
 }
 
 // Create builds a container up to the point where only its process is
@@ -82,7 +88,15 @@ func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (_ *Container, e
 			r.undo(c)
 		}
 	}()
-	launch, err := r.spawn(c, cfg)
+	if cfg.template, err = r.chooseTemplate(ctx, &cfg); err != nil {
+		return nil, err
+	}
+	launch, err := r.launch(ctx, c, cfg)
+	if cfg.template != "" && templateRefused(err) {
+		r.log.Warn("booting: " + err.Error())
+		cfg.template = ""
+		launch, err = r.launch(ctx, c, cfg)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -93,14 +107,7 @@ func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (_ *Container, e
 		}
 		_ = launch.Close()
 	}()
-	// Ends the waiting below.
 	defer context.AfterFunc(ctx, func() { _ = launch.SetDeadline(time.Unix(1, 0)) })()
-	if err := handshake(launch, c, cfg); err != nil {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		return nil, err
-	}
 	if err := c.hooksCreate(); err != nil {
 		return nil, err
 	}
@@ -111,6 +118,38 @@ func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (_ *Container, e
 		return nil, fmt.Errorf("sandbox process: %w", err)
 	}
 	return c, nil
+}
+
+// launch brings a sandbox process to where it has a container. On error it has
+// ended.
+func (r *Runtime) launch(ctx context.Context, c *Container, cfg CreateConfig) (*os.File, error) {
+	launch, err := r.spawn(c, cfg)
+	if err != nil {
+		return nil, err
+	}
+	// Ends the waiting below.
+	defer context.AfterFunc(ctx, func() { _ = launch.SetDeadline(time.Unix(1, 0)) })()
+	if err = handshake(launch, c, cfg); err == nil {
+		return launch, nil
+	}
+	_ = launch.Close()
+	c.endChild()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return nil, err
+}
+
+// endChild ends the sandbox process that this process has started, if there is
+// one.
+func (c *Container) endChild() {
+	if c.child == nil {
+		return
+	}
+	_ = c.child.cmd.Process.Kill() // an error says that it has ended
+	<-c.child.exited
+	// The next one listens there, should there be one.
+	_ = os.Remove(filepath.Join(c.dir, control.SocketName))
 }
 
 // spawn writes the first record and starts the sandbox process. It returns
@@ -126,7 +165,7 @@ func (r *Runtime) spawn(c *Container, cfg CreateConfig) (*os.File, error) {
 	defer l.Close()
 	c.rec = record{
 		Token: c.rec.Token, Version: cfg.Spec.Version, ID: cfg.ID, Bundle: cfg.Bundle, Rootfs: cfg.Plan.Host.Rootfs.Path,
-		Created: time.Now().UTC(), Annotations: cfg.Spec.Annotations, Hooks: cfg.Plan.Host.Hooks,
+		Created: time.Now().UTC(), Annotations: cfg.Spec.Annotations, Hooks: cfg.Plan.Host.Hooks, Cgroups: c.rec.Cgroups,
 	}
 	groups, err := c.findCgroups(cfg.Plan.Host.CgroupsPath)
 	if err != nil {
@@ -164,7 +203,7 @@ func (c *Container) findCgroups(path string) (*cgroups, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.rec.Cgroups = groups.fresh()
+	c.rec.Cgroups = append(c.rec.Cgroups, groups.fresh()...) // a second try finds them there
 	return groups, nil
 }
 
@@ -256,16 +295,22 @@ func (c *Container) inherited(theirs *os.File, cfg CreateConfig) ([]*os.File, er
 	return append(files, log), nil
 }
 
-// handshake sends the configuration and waits for the sandbox's word.
-func handshake(launch *os.File, c *Container, cfg CreateConfig) error {
+// sendLaunch sends the configuration.
+func sendLaunch(launch *os.File, c *Container, cfg CreateConfig) error {
 	plan, err := json.Marshal(cfg.Plan)
 	if err != nil {
 		return err
 	}
-	err = control.Send(launch, control.Launch{
+	return control.Send(launch, control.Launch{
 		ID: cfg.ID, Plan: plan, Kernel: cfg.Kernel, Initramfs: cfg.Initramfs, Terminal: cfg.Terminal,
 		Debug: cfg.Debug, Profile: cfg.Profile, LogJSON: cfg.LogJSON, Spawned: c.spawned,
+		Template: cfg.template, MakeTemplate: cfg.makeTemplate,
 	})
+}
+
+// handshake sends the configuration and waits for the sandbox's word.
+func handshake(launch *os.File, c *Container, cfg CreateConfig) error {
+	err := sendLaunch(launch, c, cfg)
 	var ready control.Ready
 	if err == nil {
 		err = control.Receive(launch, &ready)
@@ -308,10 +353,7 @@ func (c *Container) commit() error {
 
 // undo takes a container that failed to come to be away again.
 func (r *Runtime) undo(c *Container) {
-	if c.child != nil {
-		_ = c.child.cmd.Process.Kill() // an error says that it has ended
-		<-c.child.exited
-	}
+	c.endChild()
 	if err := r.delete(c.id, true, c.rec.Token); err != nil {
 		r.log.Error("cannot clean up", "dir", c.dir, "err", err)
 	}

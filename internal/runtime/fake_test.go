@@ -36,6 +36,9 @@ const (
 	fakeIgnoreTerm = "ignore-term" // signals but SIGKILL do nothing
 	fakeDrain      = "drain"       // stay for a while after the container has stopped
 	fakeEcho       = "echo"        // write to stdout when started
+	fakeNoSave     = "no-save"     // cannot make a template
+	fakeNoRestore  = "no-restore"  // cannot begin from one
+	fakeSlowSave   = "slow-save"   // never has made one
 )
 
 func TestMain(m *testing.M) {
@@ -80,6 +83,17 @@ func fakeMain() int {
 		return 1
 	}
 	f := &fake{behave: plan.VM.KernelParams, state: control.StateCreated, gone: make(chan struct{})}
+	noteStart(child.Launch)
+	if dir := child.Launch.MakeTemplate; dir != "" {
+		return f.save(dir)
+	}
+	if f.is(fakeNoRestore) && child.Launch.Template != "" {
+		if _, err := control.Listen(child.StateDir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		_ = child.Ready(control.Ready{Error: &control.Error{Kind: control.KindTemplate, Message: "state: of another CPU"}})
+		return 1
+	}
 	if f.is(fakeSlow) {
 		select {}
 	}
@@ -180,7 +194,7 @@ func newWorld(t *testing.T, env ...string) *world {
 
 func newRuntime(t testing.TB, root string, env []string) *runtime.Runtime {
 	rt, err := runtime.New(runtime.Config{
-		Root: root, Sandbox: []string{"/proc/self/exe", fakeName}, SandboxEnv: env,
+		Root: root, Sandbox: []string{"/proc/self/exe", fakeName}, SandboxEnv: env, Templates: filepath.Join(root, "../templates"),
 		StandIn: []string{"/proc/self/exe", fakeStandIn},
 		Log:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})

@@ -22,6 +22,8 @@ type Config struct {
 	StandIn []string
 	// SandboxEnv is the whole environment of these processes.
 	SandboxEnv []string
+	// Templates is the directory of saved VMs (internal/template).
+	Templates string
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -41,11 +43,12 @@ func SandboxEnv() []string {
 
 // Runtime keeps containers under one root directory.
 type Runtime struct {
-	root    string
-	sandbox []string
-	standIn []string
-	env     []string
-	log     *slog.Logger
+	root      string
+	sandbox   []string
+	standIn   []string
+	env       []string
+	templates string
+	log       *slog.Logger
 }
 
 // New returns a Runtime. It touches no file.
@@ -57,7 +60,7 @@ func New(cfg Config) (*Runtime, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Runtime{root: filepath.Clean(cfg.Root), sandbox: cfg.Sandbox, standIn: cfg.StandIn, env: cfg.SandboxEnv, log: log}, nil
+	return &Runtime{root: filepath.Clean(cfg.Root), sandbox: cfg.Sandbox, standIn: cfg.StandIn, env: cfg.SandboxEnv, templates: cfg.Templates, log: log}, nil
 }
 
 func (r *Runtime) dir(id string) string { return filepath.Join(r.root, id) }

@@ -39,6 +39,7 @@ type machine struct {
 	vm      runner
 	link    link
 	console io.Closer // writes out what the guest has printed, in bounded time
+	parts   parts
 }
 
 // runner is what is used of a vmm.VM once it is built.
@@ -54,10 +55,47 @@ type runner interface {
 // newMachine builds everything; nothing of the guest runs yet. What it
 // opened before an error ends with the process.
 func newMachine(early *earlyVM, launch *control.Launch, plan *oci.Plan, guestOut io.Writer, log *slog.Logger) (*machine, error) {
+	return openMachine(early, launch, plan, guestOut, log, nil)
+}
+
+// openMachine is newMachine. With a state, the machine goes on from that and
+// the memory in launch.MakeTemplate.
+func openMachine(early *earlyVM, launch *control.Launch, plan *oci.Plan, guestOut io.Writer, log *slog.Logger, state *saved) (*machine, error) {
 	// First, so that a host without KVM hears about that and nothing else.
 	if early.err != nil {
 		return nil, early.err
 	}
+	mountPoints(plan, log)
+	files, err := newFiles(plan, log)
+	if err != nil {
+		return nil, err
+	}
+	cfg := vmm.Config{KVM: early.sys, NewVM: early.wait, VCPUs: plan.VM.VCPUs, Log: log}
+	if plan.VM.DebugUART {
+		cfg.PIO = new(bus.Bus)
+		if err := cfg.PIO.Insert(uartPort, uartSize, uart.New(uart.Config{Out: guestOut})); err != nil {
+			return nil, err
+		}
+	}
+	if state != nil {
+		return restoreMachine(launch.MakeTemplate, state, cfg, plan, files, guestOut, log)
+	}
+	if launch.Template != "" {
+		state, err := readSaved(launch.Template)
+		if err != nil {
+			return nil, templateError(err)
+		}
+		m, err := restoreMachine(launch.Template, state, cfg, plan, files, guestOut, log)
+		if err != nil {
+			return nil, templateError(err)
+		}
+		return m, nil
+	}
+	return bootMachine(launch, cfg, plan, files, guestOut, log)
+}
+
+// bootMachine stands at the kernel's entry.
+func bootMachine(launch *control.Launch, cfg vmm.Config, plan *oci.Plan, files *p9server.Server, guestOut io.Writer, log *slog.Logger) (*machine, error) {
 	kernel, err := boot.Open(launch.Kernel)
 	if err != nil {
 		return nil, err
@@ -68,40 +106,28 @@ func newMachine(early *earlyVM, launch *control.Launch, plan *oci.Plan, guestOut
 		return nil, fmt.Errorf("initramfs: %w", err)
 	}
 	defer file.Close()
-	mountPoints(plan, log)
-	files, err := newFiles(plan, log)
-	if err != nil {
-		return nil, err
-	}
 	mem, err := guestmem.Alloc(plan.VM.Memory)
 	if err != nil {
 		return nil, fmt.Errorf("guest memory: %w", err)
 	}
 	m := &machine{}
-	devices, err := m.devices(mem, plan, files, guestOut, log)
-	if err != nil {
+	if cfg.Devices, err = m.devices(mem, plan, files, guestOut, log); err != nil {
 		return nil, err
 	}
-	var pio bus.Bus
-	if plan.VM.DebugUART {
-		if err := pio.Insert(uartPort, uartSize, uart.New(uart.Config{Out: guestOut})); err != nil {
-			return nil, err
-		}
-	}
-	vm, err := vmm.New(vmm.Config{
-		KVM: early.sys, NewVM: early.wait, Memory: mem, VCPUs: plan.VM.VCPUs, Kernel: kernel, Initrd: initrd,
-		Cmdline: cmdline(plan, launch.Debug), Devices: devices, PIO: &pio, Log: log,
-	})
-	if err != nil {
+	cfg.Memory, cfg.Kernel, cfg.Initrd, cfg.Cmdline = mem, kernel, initrd, cmdline(plan, launch.Debug)
+	if m.parts.vm, err = vmm.New(cfg); err != nil {
 		return nil, err
 	}
-	m.vm = vm
+	m.vm = m.parts.vm
 	return m, nil
 }
 
 // newFiles is the 9P server with the container's exports and no more.
 func newFiles(plan *oci.Plan, log *slog.Logger) (*p9server.Server, error) {
-	exports := []p9server.Export{export(plan.Host.Rootfs)}
+	var exports []p9server.Export
+	if plan.Host.Rootfs.Name != wire.RehearsalRootfs { // that is in the guest
+		exports = append(exports, export(plan.Host.Rootfs))
+	}
 	for i, b := range plan.Host.Binds {
 		shared := func(earlier oci.Bind) bool { return earlier.Name == b.Name }
 		if !slices.ContainsFunc(plan.Host.Binds[:i], shared) {
@@ -150,18 +176,21 @@ func (m *machine) devices(mem *guestmem.Memory, plan *oci.Plan, files *p9server.
 		var sock *vsock.Device
 		if sock, err = vsock.New(vsock.Config{}); err == nil {
 			list = append(list, named{"vsock", sock})
+			m.parts.sock = sock
 			m.link, err = newVsockLink(sock)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
+	m.parts.mem = mem
 	var out []vmm.Device
 	for _, n := range list {
 		t, err := mmio.New(mmio.Config{Device: n.dev, Mem: mem, Log: log.With("device", n.name)})
 		if err != nil {
 			return nil, fmt.Errorf("device %s: %w", n.name, err)
 		}
+		m.parts.devices = append(m.parts.devices, namedTransport{n.name, t})
 		out = append(out, vmm.Device{Name: n.name, Handler: t, Kicks: t.Kicks(), IRQ: t.IRQ()})
 	}
 	return out, nil

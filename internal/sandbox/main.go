@@ -63,6 +63,9 @@ func Main(child *control.Child, log *slog.Logger) int {
 	// The creator died before it had recorded the container: nobody would
 	// ever end us.
 	child.Orphaned(func() { os.Exit(failed) })
+	if child.Launch.MakeTemplate != "" {
+		return s.makerMain(early)
+	}
 	prof, err := startProfile(child.Launch.Profile, child.Launch.ID)
 	if err != nil {
 		_ = child.Ready(control.Ready{Error: asError(err)})
@@ -76,7 +79,6 @@ func Main(child *control.Child, log *slog.Logger) int {
 		return 1
 	}
 	go s.c.routineSignals(signals)
-	trim()
 	go s.routineSettled()
 	code := s.wait()
 	s.closeConsole()
@@ -92,7 +94,12 @@ func Main(child *control.Child, log *slog.Logger) int {
 // routineSettled tidies up when the container has been running for a moment,
 // and once more for slow hosts.
 func (s *sandbox) routineSettled() {
-	<-s.c.started
+	select {
+	case <-s.c.started:
+	case <-time.After(settled): // created and not started: it may stay so for long
+		trim()
+		<-s.c.started
+	}
 	time.Sleep(settled)
 	trim()
 	time.Sleep(settledLate - settled)
@@ -135,6 +142,7 @@ func (s *sandbox) create(early *earlyVM) error {
 	marks := s.machine.vm.Marks()
 	s.times.at(control.MarkVMCreated, marks.VMCreated)
 	s.times.at(control.MarkKernelEntry, marks.KernelEntry)
+	s.times.at(control.MarkRestored, marks.Restored)
 	s.writeTimeline()
 	return s.explain(ctx, err)
 }

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,6 +86,11 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 		return nil, err
 	}
 	cfg.Debug = s.call.debug
+	fallback, err := runtime.TemplateFromEnv()
+	if err != nil {
+		return nil, err
+	}
+	cfg.Template = cmp.Or(cfg.Plan.VM.Template, fallback)
 	for _, field := range cfg.Plan.Ignored {
 		s.log.Info(oci.NoEffect(field))
 	}

@@ -36,6 +36,7 @@ func newRuntime(c *call, log *slog.Logger) (*runtime.Runtime, error) {
 		Sandbox:    []string{lucid, runtime.SandboxCommand},
 		StandIn:    []string{lucid, runtime.StandInCommand},
 		SandboxEnv: runtime.SandboxEnv(),
+		Templates:  runtime.DefaultTemplates(),
 		Log:        log,
 	})
 }

@@ -4,7 +4,7 @@ import "encoding/json"
 
 // Version is the version of the messages below. Host and agent are built from
 // one tree and must agree exactly.
-const Version = 2
+const Version = 3
 
 // Where the host listens. The guest reaches the host as CID 2.
 const (
@@ -25,6 +25,7 @@ const ShareTag = "lucid"
 // arrow, of its result.
 const (
 	MethodConfigure       = "Configure"       // Configure → nothing
+	MethodPrepare         = "Prepare"         // nothing → nothing; see below
 	MethodCreateContainer = "CreateContainer" // CreateContainer → Created
 	MethodStartContainer  = "StartContainer"  // StartContainer → nothing
 	MethodExec            = "Exec"            // Exec → Created; the process runs when it returns
@@ -53,9 +54,30 @@ type Hello struct {
 	UptimeNS int64 `json:"uptimeNS,omitempty"`
 }
 
+// Prepare asks a guest that has no container to get ready to be saved as a
+// template. The agent has done what it can do once for all clones, and holds no
+// garbage, when it answers. The host then closes the control channel, and the
+// agent dials it again: a REQUEST that the host leaves unanswered is the guest
+// at rest, with no timer that would fire. Whoever answers it, in this life or
+// in that of a clone, gets a Hello and sends Configure, as after a boot.
+//
+// The kernel makes its boot_id when it is first read (drivers/char/random.c,
+// proc_do_uuid), and nothing in a guest reads it before there is a container:
+// each clone makes its own, from the entropy that Configure brings.
+
+// RehearsalRootfs is an export that the agent has itself, without the host: a
+// root file system with the one program RehearsalProgram, which writes a byte to
+// its standard output and ends. Whoever makes a template has a container of it
+// created, run and deleted first. The agent's code is in memory and mapped then,
+// its tables are built and the kernel's caches filled, once for all clones.
+const (
+	RehearsalRootfs  = ".rehearsal"
+	RehearsalProgram = "/rehearse"
+)
+
 // Configure gives the guest what must not be in a template: a name, the time
-// and randomness. It comes before the first CreateContainer, and again after
-// a restore.
+// and randomness. It comes before the first CreateContainer; to a clone it is
+// what makes it another guest than its siblings.
 type Configure struct {
 	Hostname string `json:"hostname,omitempty"`
 	// TimeNS is the wall clock in nanoseconds since the epoch; 0 leaves the

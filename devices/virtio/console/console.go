@@ -136,7 +136,7 @@ func (d *Device) Activate(a virtio.Activation) error {
 		d.spawn(func() error { return p.routineTx(tx) })
 		d.spawn(func() error { return p.routineRx(rx) })
 	}
-	return nil
+	return d.flushControl() // what a guest that was saved is still to be told
 }
 
 func (d *Device) serve(q *virtq.Queue, handle func(*virtq.Chain) error) {

@@ -186,7 +186,7 @@ func (t *Transport) writeStatus(v uint32) {
 		t.status |= step.bit
 		t.statusMu.Unlock()
 		if step.bit == statusDriverOK {
-			t.activate()
+			_ = t.activate(nil) // the driver sees NEEDS_RESET
 		}
 	}
 }
@@ -203,12 +203,14 @@ func (t *Transport) featuresOK() bool {
 	return true
 }
 
-// activate gives the queues to the device. Mu is held.
-func (t *Transport) activate() {
+// activate gives the queues to the device, which go on from at (nil: from the
+// start). An error is the driver's to see; it is returned for Restore. Mu is
+// held.
+func (t *Transport) activate(at []virtq.State) error {
 	act := &activation{queues: make([]*virtq.Queue, len(t.queues))}
-	if err := t.makeQueues(act); err != nil {
+	if err := t.makeQueues(act, at); err != nil {
 		t.fail(act, err)
-		return
+		return err
 	}
 	err := t.dev.Activate(virtio.Activation{
 		Features:      t.drvFeat,
@@ -217,16 +219,18 @@ func (t *Transport) activate() {
 		Fail:          func(err error) { t.fail(act, err) },
 	})
 	if err != nil {
-		t.fail(act, fmt.Errorf("activate: %w", err))
+		err = fmt.Errorf("activate: %w", err)
+		t.fail(act, err)
 		t.statusMu.Lock()
 		act.dead = true
 		t.statusMu.Unlock()
-		return
+		return err
 	}
 	t.act = act
+	return nil
 }
 
-func (t *Transport) makeQueues(act *activation) error {
+func (t *Transport) makeQueues(act *activation, at []virtq.State) error {
 	for i := range t.queues {
 		r := &t.queues[i]
 		if !r.ready {
@@ -235,13 +239,17 @@ func (t *Transport) makeQueues(act *activation) error {
 		if r.num > r.max {
 			return fmt.Errorf("queue %d: %w: size %d of at most %d", i, virtq.ErrRing, r.num, r.max)
 		}
-		q, err := virtq.New(virtq.Config{
+		cfg := virtq.Config{
 			Mem: t.mem, Size: uint16(r.num), Desc: r.desc, Avail: r.avail, Used: r.used,
 			EventIdx:  t.drvFeat&virtio.FeatureEventIdx != 0,
 			Indirect:  t.drvFeat&virtio.FeatureIndirectDesc != 0,
 			Kick:      t.kicks[i],
 			Interrupt: func() { t.interrupt(intUsed) },
-		})
+		}
+		if at != nil {
+			cfg.State = at[i]
+		}
+		q, err := virtq.New(cfg)
 		if err != nil {
 			return fmt.Errorf("queue %d: %w", i, err)
 		}

@@ -82,9 +82,19 @@ func startRun(q *virtq.Queue, sess Session, workers int, fail func(error)) *run 
 // except one that the host's kernel holds up.
 func (r *run) stop() {
 	r.q.Stop()
+	r.end()
+}
+
+// end waits for the goroutines of a queue that brings nothing more. A second
+// call does nothing.
+func (r *run) end() {
 	r.mu.Lock()
+	again := r.stopped
 	r.stopped = true
 	r.mu.Unlock()
+	if again {
+		return
+	}
 	close(r.done)
 	r.timer.Stop()
 	r.wg.Wait()

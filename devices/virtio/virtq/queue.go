@@ -20,6 +20,7 @@ type Config struct {
 	Indirect          bool        // VIRTIO_F_INDIRECT_DESC was negotiated
 	Kick              *eventfd.FD // the driver's notifications; stays the caller's
 	Interrupt         func()      // used-buffer notification; must not block
+	State             State       // where a saved queue stood; zero for a new one
 }
 
 // Queue is one virtqueue between activation and reset.
@@ -37,6 +38,7 @@ type Queue struct {
 	popFailed error
 
 	stopped atomic.Bool // set with mu held, so that Push sees it in order
+	frozen  atomic.Bool // no more chains, but those that are out may come back
 
 	mu        sync.Mutex
 	usedIdx   uint16   // next used entry to fill; protected by mu
@@ -47,7 +49,8 @@ type Queue struct {
 	out       int      // chains not free; protected by mu
 }
 
-// New checks the ring addresses and makes a queue that starts at index 0.
+// New checks the ring addresses and makes a queue that starts where cfg.State
+// says.
 func New(cfg Config) (*Queue, error) {
 	if cfg.Mem == nil || cfg.Kick == nil || cfg.Interrupt == nil {
 		return nil, fmt.Errorf("%w: incomplete", ErrRing)
@@ -61,6 +64,8 @@ func New(cfg Config) (*Queue, error) {
 		eventIdx: cfg.EventIdx, indirect: cfg.Indirect,
 		kick: cfg.Kick, interrupt: cfg.Interrupt,
 		inFlight: make([]bool, cfg.Size),
+		next:     cfg.State.Next, availIdx: cfg.State.Next,
+		usedIdx: cfg.State.Used, signalled: cfg.State.Signalled, usedFlags: cfg.State.Flags,
 	}, nil
 }
 
@@ -74,7 +79,7 @@ func (q *Queue) Stopped() bool { return q.stopped.Load() }
 // Pop takes the next chain, nil when there is none. An error other than
 // ErrStopped is the driver's fault and final: the device must fail.
 func (q *Queue) Pop() (*Chain, error) {
-	if q.stopped.Load() {
+	if q.ended() {
 		return nil, ErrStopped
 	}
 	if q.popFailed != nil {
@@ -242,7 +247,7 @@ func (q *Queue) setUsedFlags(flags uint16) {
 // Wait blocks until the driver notifies or Stop; then it returns ErrStopped.
 // There are spurious returns.
 func (q *Queue) Wait() error {
-	if q.stopped.Load() {
+	if q.ended() {
 		return ErrStopped
 	}
 	if err := q.kick.Wait(); err != nil {
@@ -251,7 +256,7 @@ func (q *Queue) Wait() error {
 		}
 		return fmt.Errorf("virtqueue kick: %w", err)
 	}
-	if q.stopped.Load() {
+	if q.ended() {
 		return ErrStopped
 	}
 	return nil

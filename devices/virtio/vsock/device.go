@@ -52,8 +52,10 @@ type Device struct {
 	fail   func(error)
 	tx     *virtq.Queue
 	events *virtq.Queue
-	owed   bool           // RoutineEvent runs
-	wg     sync.WaitGroup // RoutineTX, RoutineEvent
+	owed   bool // RoutineEvent runs
+	// requests that a saved guest waits for, between Thaw and Activate
+	owedRequests []request
+	wg           sync.WaitGroup // RoutineTX, RoutineEvent
 }
 
 var _ virtio.Device = &Device{}
@@ -155,12 +157,15 @@ func (d *Device) Activate(a virtio.Activation) error {
 		return errors.New("vsock: the driver set up some of the queues only")
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.fail, d.tx, d.events = a.Fail, a.Queues[queueTX], a.Queues[queueEvent]
 	d.events.DisableKicks()
 	d.wg.Add(1)
 	go d.RoutineTX(d.tx)
+	held := d.owedRequests
+	d.owedRequests = nil
+	d.mu.Unlock() // a broken RX queue makes the next lines call failed
 	d.mux.rx.start(a.Queues[queueRX])
+	d.answerHeld(held)
 	return nil
 }
 

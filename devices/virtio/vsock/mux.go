@@ -43,6 +43,7 @@ type mux struct {
 	closed    bool
 	conns     map[connKey]*Conn
 	listeners map[uint32]*listener
+	holds     map[uint32]*hold // nil until Hold
 	lastPort  uint32
 	fromGuest int // connections that count against maxConns
 	fromHost  int
@@ -86,6 +87,10 @@ func (m *mux) refuse(h *header) {
 // accept makes the connection that the guest asks for, if somebody wants it.
 func (m *mux) accept(k connKey, h *header) {
 	m.mu.Lock()
+	if m.keep(k, h) {
+		m.mu.Unlock()
+		return
+	}
 	l := m.listeners[k.host]
 	if l == nil || len(l.backlog) == cap(l.backlog) || m.fromGuest >= m.maxConns || h.fwdCnt != 0 {
 		m.mu.Unlock()

@@ -1,0 +1,203 @@
+package guestmem
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// RAM in a file: byte for byte in the order of addresses, without the hole below
+// 4 GiB. Pages of zeros are holes of the file.
+
+const (
+	// MaxExtents bounds the mappings that Map makes; Linux allows a process 65,530.
+	MaxExtents = 1024
+	// mergeGap is the smallest run of zero pages that is worth a mapping of its own.
+	mergeGap = 16 * PageSize
+	// saveStep is how much is looked at, and at most written, at once.
+	saveStep = 1 << 20
+)
+
+// Extent is a part of the file with content. Both are multiples of PageSize.
+type Extent struct{ Off, Len uint64 }
+
+// ErrFile says that a file does not hold the RAM that it should.
+var ErrFile = errors.New("file of guest memory is damaged")
+
+// Save writes the RAM into an empty file and returns where it has content.
+// Preconditions: nothing writes to the RAM meanwhile.
+func (m *Memory) Save(f *os.File) ([]Extent, error) {
+	if err := f.Truncate(int64(m.size)); err != nil {
+		return nil, err
+	}
+	var all []Extent
+	off := uint64(0)
+	for _, r := range m.regions {
+		for at := 0; at < len(r.Host); at += saveStep {
+			part := r.Host[at:min(at+saveStep, len(r.Host))]
+			var err error
+			if all, err = savePart(f, off, part, all); err != nil {
+				return nil, err
+			}
+			off += uint64(len(part))
+		}
+	}
+	return coalesce(all), nil
+}
+
+// savePart writes the pages of p that are not zero and adds them to all.
+func savePart(f *os.File, off uint64, p []byte, all []Extent) ([]Extent, error) {
+	for i := 0; i < len(p); {
+		if isZero(p[i : i+PageSize]) {
+			i += PageSize
+			continue
+		}
+		end := i + PageSize
+		for end < len(p) && !isZero(p[end:end+PageSize]) {
+			end += PageSize
+		}
+		if _, err := f.WriteAt(p[i:end], int64(off)+int64(i)); err != nil {
+			return nil, err
+		}
+		e := Extent{Off: off + uint64(i), Len: uint64(end - i)}
+		if n := len(all); n > 0 && all[n-1].Off+all[n-1].Len == e.Off {
+			all[n-1].Len += e.Len
+		} else {
+			all = append(all, e)
+		}
+		i = end
+	}
+	return all, nil
+}
+
+// coalesce joins extents over small gaps, and over larger ones if there are
+// still too many. The file has holes there all the same.
+func coalesce(all []Extent) []Extent {
+	for gap := uint64(mergeGap); ; gap *= 2 {
+		out := make([]Extent, 0, len(all))
+		for _, e := range all {
+			if n := len(out); n > 0 && e.Off-(out[n-1].Off+out[n-1].Len) < gap {
+				out[n-1].Len = e.Off + e.Len - out[n-1].Off
+			} else {
+				out = append(out, e)
+			}
+		}
+		if len(out) <= MaxExtents {
+			return out
+		}
+	}
+}
+
+// CheckExtents says whether the extents of a file can be those of a RAM of size
+// bytes: in order, page-aligned, inside it.
+func CheckExtents(size uint64, extents []Extent) error {
+	if len(extents) > MaxExtents {
+		return fmt.Errorf("%w: %d extents, at most %d", ErrFile, len(extents), MaxExtents)
+	}
+	end := uint64(0)
+	for _, e := range extents {
+		if e.Off%PageSize != 0 || e.Len%PageSize != 0 || e.Len == 0 || e.Off < end || e.Off > size || e.Len > size-e.Off {
+			return fmt.Errorf("%w: an extent of %d bytes at %#x in %d", ErrFile, e.Len, e.Off, size)
+		}
+		end = e.Off + e.Len
+	}
+	return nil
+}
+
+// Map makes a RAM of size bytes whose content is that of the file, which Save
+// wrote. Pages are read when they are touched and copied when they are written:
+// the file is shared by all who map it and never written through. It must not be
+// changed or cut while it is mapped. What is not in an extent is zero and costs
+// nothing. The file may be closed afterwards.
+func Map(f *os.File, size uint64, extents []Extent) (*Memory, error) {
+	if err := CheckExtents(size, extents); err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || uint64(info.Size()) != size {
+		return nil, fmt.Errorf("%s: %w: it has %d bytes and should have %d", f.Name(), ErrFile, info.Size(), size)
+	}
+	m, err := Alloc(size)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range extents {
+		if err := mapOver(m.mapping[e.Off:e.Off+e.Len], int(f.Fd()), int64(e.Off)); err != nil {
+			_ = m.Close()
+			return nil, fmt.Errorf("guest memory: %w", &os.PathError{Op: "mmap", Path: f.Name(), Err: err})
+		}
+	}
+	return m, nil
+}
+
+// Written returns the pages of a RAM that Map made which were written since. It is
+// how the maker of a file learns what everybody who maps it will write too.
+func (m *Memory) Written() ([]Extent, error) {
+	f, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var out []Extent
+	buf := make([]byte, pagemapEntry*512)
+	for off := uint64(0); off < m.size; {
+		n := min(uint64(len(buf)/pagemapEntry), (m.size-off)/PageSize)
+		at := (uint64(hostAddr(m.mapping)) + off) / PageSize * pagemapEntry
+		if _, err := f.ReadAt(buf[:n*pagemapEntry], int64(at)); err != nil {
+			return nil, err
+		}
+		for i := range n {
+			e := binary.NativeEndian.Uint64(buf[i*pagemapEntry:])
+			if e&(pagemapPresent|pagemapOnlyHere) != pagemapPresent|pagemapOnlyHere || e&pagemapFile != 0 {
+				continue // untouched, the file's, or the kernel's page of zeros
+			}
+			page := Extent{Off: off + i*PageSize, Len: PageSize}
+			if k := len(out); k > 0 && out[k-1].Off+out[k-1].Len == page.Off {
+				out[k-1].Len += PageSize
+			} else {
+				out = append(out, page)
+			}
+		}
+		off += n * PageSize
+	}
+	return out, nil
+}
+
+// Documentation/admin-guide/mm/pagemap.rst.
+const (
+	pagemapEntry    = 8
+	pagemapPresent  = 1 << 63
+	pagemapFile     = 1 << 61 // file-mapped or shared anonymous
+	pagemapOnlyHere = 1 << 56 // mapped once
+)
+
+// Prefetch makes pages the RAM's own before the guest touches them: a copy in one
+// go costs less than a fault of the guest, and one that reads a page before it
+// writes it makes two. Errors cost time only.
+func (m *Memory) Prefetch(extents []Extent) {
+	const madvPopulateWrite = 23 // MADV_POPULATE_WRITE, Linux 5.14
+	for _, e := range extents {
+		if e.Off <= m.size && e.Len <= m.size-e.Off && m.mapping != nil {
+			_ = unix.Madvise(m.mapping[e.Off:e.Off+e.Len], madvPopulateWrite)
+		}
+	}
+}
+
+// isZero says whether a page holds zeros only.
+func isZero(page []byte) bool {
+	for len(page) >= 32 {
+		a, b := binary.NativeEndian.Uint64(page), binary.NativeEndian.Uint64(page[8:])
+		c, d := binary.NativeEndian.Uint64(page[16:]), binary.NativeEndian.Uint64(page[24:])
+		if a|b|c|d != 0 {
+			return false
+		}
+		page = page[32:]
+	}
+	return true
+}

@@ -1,0 +1,228 @@
+package guestmem
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// saved writes a RAM with some pages of content to a file.
+func saved(t *testing.T, size uint64, pages ...uint64) (path string, m *Memory, extents []Extent) {
+	t.Helper()
+	m, err := Alloc(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.Close() })
+	for _, p := range pages {
+		host, err := m.Slice(p*PageSize, PageSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range host {
+			host[i] = byte(p) | 1
+		}
+	}
+	path = filepath.Join(t.TempDir(), "memory")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if extents, err = m.Save(f); err != nil {
+		t.Fatal(err)
+	}
+	return path, m, extents
+}
+
+func mapped(t *testing.T, path string, size uint64, extents []Extent) *Memory {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, err := Map(f, size, extents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.Close() })
+	return m
+}
+
+func TestSaveMap(t *testing.T) {
+	const size = 8 << 20
+	last := uint64(size/PageSize - 1)
+	path, m, extents := saved(t, size, 0, 1, 20, 255, 256, 257, 1000, last)
+	want := []Extent{{0, 2 * PageSize}, {20 * PageSize, PageSize}, {255 * PageSize, 3 * PageSize}, {1000 * PageSize, PageSize}, {last * PageSize, PageSize}}
+	if len(extents) != len(want) {
+		t.Fatalf("extents %v, want %v", extents, want)
+	}
+	for i := range want {
+		if extents[i] != want[i] {
+			t.Errorf("extent %d is %v, want %v", i, extents[i], want[i])
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Size != size || st.Blocks*512 > size/4 {
+		t.Errorf("a file of %d bytes takes %d: not sparse", st.Size, st.Blocks*512)
+	}
+	clone := mapped(t, path, size, extents)
+	if !bytes.Equal(clone.mapping, m.mapping) {
+		t.Error("the map differs from what was saved")
+	}
+}
+
+// TestNeverWrittenThrough: clones that write all their memory leave the file as
+// it was, and do not see each other.
+func TestNeverWrittenThrough(t *testing.T) {
+	const size = 4 << 20
+	path, _, extents := saved(t, size, 3, 4, 5, 700)
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(before)
+	var clones []*Memory
+	for n := range 4 {
+		m := mapped(t, path, size, extents)
+		for i := range m.mapping {
+			m.mapping[i] = byte(n) + 100
+		}
+		clones = append(clones, m)
+	}
+	for n, m := range clones {
+		for i, b := range m.mapping {
+			if b != byte(n)+100 {
+				t.Fatalf("clone %d sees %d at %#x", n, b, i)
+			}
+		}
+	}
+	after, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sha256.Sum256(after) != sum {
+		t.Error("the file was written through")
+	}
+}
+
+func TestCoalesce(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var all []Extent
+	off := uint64(0)
+	for range 20000 {
+		off += (1 + r.Uint64N(40)) * PageSize
+		all = append(all, Extent{off, PageSize})
+		off += PageSize
+	}
+	out := coalesce(all)
+	if len(out) > MaxExtents {
+		t.Fatalf("%d extents", len(out))
+	}
+	if err := CheckExtents(off, out); err != nil {
+		t.Fatal(err)
+	}
+	i := 0
+	for _, e := range all { // each one is inside one of out
+		for out[i].Off+out[i].Len <= e.Off {
+			i++
+		}
+		if e.Off < out[i].Off || e.Off+e.Len > out[i].Off+out[i].Len {
+			t.Fatalf("%v is lost", e)
+		}
+	}
+}
+
+// TestMapRefuses: what a file of state may claim about the file of memory.
+func TestMapRefuses(t *testing.T) {
+	const size = 1 << 20
+	path, _, good := saved(t, size, 3, 100)
+	for name, bad := range map[string]struct {
+		size    uint64
+		extents []Extent
+	}{
+		"another size":  {2 * size, good},
+		"no page":       {size, []Extent{{1, PageSize}}},
+		"odd length":    {size, []Extent{{0, 100}}},
+		"empty":         {size, []Extent{{0, 0}}},
+		"outside":       {size, []Extent{{size, PageSize}}},
+		"too long":      {size, []Extent{{size - PageSize, 2 * PageSize}}},
+		"wraps":         {size, []Extent{{PageSize, ^uint64(0) &^ (PageSize - 1)}}},
+		"far":           {size, []Extent{{^uint64(0) &^ (PageSize - 1), PageSize}}},
+		"overlap":       {size, []Extent{{0, 2 * PageSize}, {PageSize, PageSize}}},
+		"out of order":  {size, []Extent{{2 * PageSize, PageSize}, {0, PageSize}}},
+		"too many":      {size, make([]Extent, MaxExtents+1)},
+		"absurdly much": {1 << 60, good},
+	} {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Map(f, bad.size, bad.extents); !errors.Is(err, ErrFile) {
+			t.Errorf("%s: %v", name, err)
+		}
+		_ = f.Close()
+	}
+	if err := os.Truncate(path, size/2); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := Map(f, size, good); !errors.Is(err, ErrFile) {
+		t.Errorf("a file cut short: %v", err)
+	}
+	dev, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	if _, err := Map(dev, size, good); !errors.Is(err, ErrFile) {
+		t.Errorf("no regular file: %v", err)
+	}
+}
+
+// TestWritten: what a clone has written is known, and prefetching it for the next
+// one makes those pages its own and no others.
+func TestWritten(t *testing.T) {
+	const size = 4 << 20
+	path, m, extents := saved(t, size, 3, 4, 5, 700)
+	clone := mapped(t, path, size, extents)
+	if !bytes.Equal(clone.mapping, m.mapping) { // every page is read
+		t.Error("the map differs from what was saved")
+	}
+	if w, err := clone.Written(); err != nil || len(w) != 0 {
+		t.Errorf("written by reading: %v, %v", w, err)
+	}
+	other := mapped(t, path, size, extents)
+	other.mapping[4*PageSize] = 1
+	other.mapping[900*PageSize] = 1
+	want := []Extent{{4 * PageSize, PageSize}, {900 * PageSize, PageSize}}
+	got, err := other.Written()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
+		t.Errorf("written %v, want %v", got, want)
+	}
+	next := mapped(t, path, size, extents)
+	next.Prefetch(append(got, Extent{size, PageSize}, Extent{0, ^uint64(0)}))
+	if got, err := next.Written(); err != nil || len(got) != 2 {
+		t.Errorf("prefetched %v, %v", got, err)
+	}
+	if !bytes.Equal(next.mapping, m.mapping) {
+		t.Error("the map differs from what was saved")
+	}
+}

@@ -1,0 +1,192 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The commands for templates, and containers that start from one, as a user sees them. What the sandbox process saves
+// and restores is in template_machine_test.go, the store of templates in internal/template.
+
+// store is a directory of templates for one test.
+type store struct {
+	t   *testing.T
+	dir string
+}
+
+func newStore(t *testing.T) *store {
+	t.Helper()
+	dir, err := os.MkdirTemp(filepath.Join(world.dir, "upper"), "templates-")
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	return &store{t, filepath.Join(dir, "store")}
+}
+
+// args puts --template-dir before a command.
+func (s *store) args(args ...string) []string {
+	return append([]string{"--template-dir", s.dir}, args...)
+}
+
+// do runs a command that must succeed and returns what it prints.
+func (s *store) do(args ...string) string {
+	s.t.Helper()
+	r := lucid(s.t, nil, s.args(args...)...)
+	r.wantCode(s.t, 0)
+	return r.stdout
+}
+
+// run runs a new container from a template.
+func (s *store) run(template string, args ...string) result {
+	s.t.Helper()
+	b := newBundle(s.t, args...)
+	b.write()
+	return lucid(s.t, nil, s.args("--template", template, "run", "--bundle", b.dir, b.id)...)
+}
+
+// wantEcho fails unless a container does its work and its command says no more than warning.
+func (s *store) wantEcho(template, warning string) {
+	s.t.Helper()
+	r := s.run(template, "echo", "hello")
+	r.wantCode(s.t, 0)
+	r.wantStdout(s.t, "hello\n")
+	if warning == "" && r.stderr != "" || warning != "" && (!strings.Contains(r.stderr, warning) || strings.Count(r.stderr, "\n") != 1) {
+		s.t.Errorf("stderr %q, want one line with %q", r.stderr, warning)
+	}
+	s.t.Logf("--template %s: %v", template, r.took.Round(time.Millisecond))
+}
+
+// names is what is in the store's directory, with what is half-made.
+func (s *store) names() string {
+	s.t.Helper()
+	entries, err := os.ReadDir(s.dir)
+	must(s.t, err)
+	var all []string
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return strings.Join(all, " ")
+}
+
+// TestTemplateUse: auto makes a template once and uses it; a spoilt one is made anew, or is a boot if it is the user's.
+func TestTemplateUse(t *testing.T) {
+	s := newStore(t)
+	s.wantEcho("off", "")
+	s.wantEcho("auto", "")
+	s.wantEcho("auto", "")
+	name := strings.TrimSpace(s.do("template", "list", "-q"))
+	if got := s.do("template", "create"); got != name+"\n" {
+		t.Errorf("create prints %q, want %q", got, name)
+	}
+	if got := s.do("template", "create", "box"); got != "box\n" {
+		t.Errorf("create box prints %q", got)
+	}
+	s.wantEcho("box", "")
+	wantContains(t, s.do("template", "show", "box"), `"VCPUs": 1`, `"Transport": "vsock"`)
+	if got := s.do("template", "verify"); got != name+": ok\nbox: ok\n" {
+		t.Errorf("verify prints %q", got)
+	}
+
+	for _, n := range []string{name, "box"} {
+		must(t, os.Truncate(filepath.Join(s.dir, n, "memory"), 1<<20))
+	}
+	const why = "/memory: has 1048576 bytes, not 134217728"
+	wantContains(t, s.do("template", "list"), name+why, "box"+why)
+	s.wantEcho("box", "booting: the template is of no use: "+s.dir+"/box"+why)
+	s.wantEcho("auto", "making the template anew: "+s.dir+"/"+name+why)
+	s.wantEcho("auto", "")
+	if got := s.do("template", "prune"); got != "box\n" {
+		t.Errorf("prune prints %q", got)
+	}
+
+	// As after a boot of the host: nothing is cached, and nobody has compared the hashes yet.
+	must(t, os.Remove(filepath.Join(s.dir, name, "verified")))
+	must(t, os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0))
+	s.wantEcho("auto", "")
+	s.do("template", "remove", name)
+	if got := s.names(); got != "" {
+		t.Errorf("the store has %s", got)
+	}
+}
+
+// TestTemplateMakers: of two that find no template one makes it and the other boots; one that is killed leaves nothing
+// that is taken for a template.
+func TestTemplateMakers(t *testing.T) {
+	s := newStore(t)
+	for _, after := range []time.Duration{300 * time.Millisecond, 2 * time.Second, 4 * time.Second} {
+		ctx, kill := context.WithTimeout(t.Context(), after)
+		cmd := exec.CommandContext(ctx, world.lucid, s.args("--root", world.state, "template", "create", "box")...)
+		_ = cmd.Run()
+		kill()
+		if got := s.do("template", "list", "-q"); got != "" {
+			t.Logf("made within %v", after)
+			s.do("template", "remove", "box")
+		}
+	}
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() { s.wantEcho("auto", "") })
+	}
+	both.Wait()
+	if got := strings.Fields(s.names()); len(got) != 1 || got[0] != strings.TrimSpace(s.do("template", "list", "-q")) {
+		t.Errorf("the store has %v", got)
+	}
+	s.wantEcho("auto", "")
+}
+
+// TestTemplateClones: clones are different machines, with the right time, and none writes into its template.
+func TestTemplateClones(t *testing.T) {
+	s := newStore(t)
+	s.do("template", "create", "box")
+	before := s.do("template", "show", "box")
+	// The machine-id as systemd makes it: 16 random bytes. The place of a program is drawn at its execve.
+	const script = `head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n'; echo
+cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid
+rm -f /etc/machine-id; od -An -tx1 -N16 /dev/random | tr -d ' \n' >/etc/machine-id; cat /etc/machine-id; echo
+head -n 1 /proc/self/maps | cut -d - -f 1
+date +%s.%N`
+	fields := []string{"getrandom", "boot_id", "uuid", "machine-id", "address"}
+	seen := map[string]string{}
+	for range 4 {
+		start := time.Now()
+		r := s.run("box", "bash", "-c", script)
+		end := time.Now()
+		r.wantCode(t, 0)
+		if r.stderr != "" {
+			t.Errorf("stderr %q", r.stderr)
+		}
+		lines := strings.Fields(r.stdout)
+		if len(lines) != len(fields)+1 {
+			t.Fatalf("%q", r.stdout)
+		}
+		for i, f := range fields {
+			if other := seen[f+lines[i]]; other != "" || len(lines[i]) < 8 {
+				t.Errorf("%s %s again", f, lines[i])
+			}
+			seen[f+lines[i]] = f
+		}
+		now, err := strconv.ParseFloat(lines[len(fields)], 64)
+		must(t, err)
+		at := time.Unix(0, int64(now*1e9))
+		if at.Before(start.Add(-time.Second)) || at.After(end.Add(time.Second)) {
+			t.Errorf("the guest's clock says %v between %v and %v", at, start, end)
+		}
+	}
+	// A clone that writes all over its memory.
+	r := s.run("box", "bash", "-c", "head -c 60M /dev/zero | tr '\\0' x >/dev/shm/full; ls -s /dev/shm/full")
+	t.Logf("%d, %s%s", r.code, r.stdout, r.stderr)
+	if got := s.do("template", "verify", "box"); got != "box: ok\n" {
+		t.Errorf("verify: %q", got)
+	}
+	if after := s.do("template", "show", "box"); after != before {
+		t.Errorf("the template has changed: %s, before %s", after, before)
+	}
+}
