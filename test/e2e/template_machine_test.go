@@ -4,8 +4,9 @@ package e2e
 
 import (
 	"bytes"
-	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -182,8 +183,157 @@ func TestTemplateEcho(t *testing.T) {
 	t.Logf("cold: marks %v", x.timeline())
 }
 
-var (
-	_ = context.Background
-	_ = io.Discard
-	_ = strings.Contains
-)
+// TestTemplateDamaged: whatever is wrong with the files, the sandbox says so in one line that names one of them, is not
+// ready, and has not let the guest run.
+func TestTemplateDamaged(t *testing.T) {
+	dir := makeTemplate(t, machine(1))
+	plan := newBundle(t, "true").plan()
+	for _, c := range []struct {
+		name, file string
+		damage     func(string) error
+	}{
+		{"a bit of the state", "state", func(f string) error { return flip(f, 1000) }},
+		{"the version", "state", func(f string) error { return flip(f, 8) }},
+		{"the state cut short", "state", func(f string) error { return os.Truncate(f, 5000) }},
+		{"an empty state", "state", func(f string) error { return os.Truncate(f, 0) }},
+		{"no state", "state", os.Remove},
+		{"the memory cut short", "memory", func(f string) error { return os.Truncate(f, 64<<20) }},
+		{"no memory", "memory", os.Remove},
+		{"a directory for memory", "memory", func(f string) error { _ = os.Remove(f); return os.Mkdir(f, 0o700) }},
+	} {
+		bad, err := os.MkdirTemp(filepath.Join(world.dir, "upper"), "damaged-")
+		must(t, err)
+		t.Cleanup(func() { must(t, os.RemoveAll(bad)) })
+		for _, name := range []string{"state", "memory"} {
+			must(t, os.Link(filepath.Join(dir, name), filepath.Join(bad, name)))
+		}
+		file := filepath.Join(bad, c.file)
+		data, err := os.ReadFile(file)
+		must(t, err)
+		must(t, os.Remove(file))
+		must(t, os.WriteFile(file, data, 0o600))
+		must(t, c.damage(file))
+		x := spawnBox(t, control.Launch{Template: bad}, plan)
+		err = x.ready()
+		var ce *control.Error
+		if !errors.As(err, &ce) || ce.Kind != control.KindTemplate || !strings.Contains(ce.Message, file) || strings.Contains(ce.Message, "\n") {
+			t.Errorf("%s: %v", c.name, err)
+		} else {
+			t.Logf("%s: %v", c.name, err)
+		}
+		x.wait()
+	}
+	wrong := *plan
+	wrong.VM.VCPUs = 2
+	x := spawnBox(t, control.Launch{Template: dir}, &wrong)
+	if err := x.ready(); err == nil || !strings.Contains(err.Error(), "1 vCPUs, not 2") {
+		t.Errorf("a template of another VM: %v", err)
+	}
+}
+
+func flip(file string, at int64) error {
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], at); err != nil {
+		return err
+	}
+	b[0] ^= 4
+	_, err = f.WriteAt(b[:], at)
+	return err
+}
+
+// TestTemplateMakerKilled: at whatever moment the maker is killed, there is no state file, and without one no template.
+func TestTemplateMakerKilled(t *testing.T) {
+	for after := 200 * time.Millisecond; ; after *= 2 {
+		dir, err := os.MkdirTemp(filepath.Join(world.dir, "upper"), "killed-")
+		must(t, err)
+		x := spawnBox(t, control.Launch{MakeTemplate: dir}, machine(1))
+		killed := false
+		timer := time.AfterFunc(after, func() { killed = x.cmd.Process.Kill() == nil })
+		_ = x.cmd.Wait()
+		timer.Stop()
+		_, stateErr := os.Stat(filepath.Join(dir, "state"))
+		must(t, os.RemoveAll(dir))
+		if x.cmd.ProcessState.Success() {
+			if stateErr != nil {
+				t.Errorf("the maker was done and there is no state: %v", stateErr)
+			}
+			return
+		}
+		if !killed || stateErr == nil {
+			t.Errorf("after %v: killed %t, state: %v, %s", after, killed, stateErr, x.stderr.String())
+		}
+	}
+}
+
+// TestTemplateIdleMemory measures idle clones of one template: private memory of each, guest and sandbox process together.
+// The file is never written through.
+func TestTemplateIdleMemory(t *testing.T) {
+	dir := makeTemplate(t, machine(1))
+	before := sum(t, filepath.Join(dir, "memory"))
+	const clones = 10
+	var boxes []*box
+	for range clones {
+		x := spawnBox(t, control.Launch{Template: dir}, newBundle(t, "sleep", "1000").plan())
+		if err := x.ready(); err != nil {
+			t.Fatalf("%v\nlog: %s", err, x.log())
+		}
+		x.start()
+		boxes = append(boxes, x)
+	}
+	time.Sleep(settled) // for the sandbox to give back what only the start needed
+	total := 0
+	for i, x := range boxes {
+		private := smapsSum(t, x.cmd.Process.Pid, "Private_Clean:", "Private_Dirty:")
+		total += private
+		if i < 3 {
+			t.Logf("clone %d: %d KiB private, PSS %d KiB, marks %v", i, private, smapsSum(t, x.cmd.Process.Pid, "Pss:"), x.timeline())
+		}
+	}
+	t.Logf("%d KiB private per idle clone", total/clones)
+	for _, x := range boxes {
+		_ = x.cmd.Process.Kill()
+		_ = x.cmd.Wait()
+	}
+	if after := sum(t, filepath.Join(dir, "memory")); after != before {
+		t.Error("the memory file has been written")
+	}
+	if total/clones > maxClonePrivate {
+		t.Errorf("%d KiB private per clone, at most %d", total/clones, maxClonePrivate)
+	}
+}
+
+// maxClonePrivate is what one idle clone may have for itself, in KiB.
+const maxClonePrivate = 12 << 10
+
+// smapsSum adds fields of /proc/PID/smaps_rollup, in KiB.
+func smapsSum(t *testing.T, pid int, fields ...string) (kib int) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	must(t, err)
+	for line := range strings.Lines(string(text)) {
+		for _, f := range fields {
+			if rest, ok := strings.CutPrefix(line, f); ok {
+				var n int
+				fmt.Sscanf(rest, "%d", &n)
+				kib += n
+			}
+		}
+	}
+	return kib
+}
+
+func sum(t *testing.T, file string) [sha256.Size]byte {
+	t.Helper()
+	f, err := os.Open(file)
+	must(t, err)
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	must(t, err)
+	return [sha256.Size]byte(h.Sum(nil))
+}

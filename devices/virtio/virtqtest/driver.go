@@ -64,7 +64,6 @@ type Driver struct {
 	G *Guest
 
 	t      testing.TB
-	irq    *eventfd.FD
 	config chan struct{}
 	queues []*Queue
 
@@ -77,16 +76,26 @@ type Driver struct {
 // InterruptStatus.
 func NewDriver(t testing.TB, g *Guest, tr Transport, irq *eventfd.FD) *Driver {
 	t.Helper()
-	d := &Driver{T: tr, G: g, t: t, irq: irq, config: make(chan struct{}, 1)}
-	go d.routineIRQ()
+	d := &Driver{T: tr, G: g, t: t, config: make(chan struct{}, 1)}
+	go d.routineIRQ(tr, irq)
 	return d
 }
 
+// Move makes the driver, which knows nothing of it, go on with another transport:
+// its device was saved and restored there. The old one must not interrupt any
+// more.
+func (d *Driver) Move(tr Transport, irq *eventfd.FD) {
+	d.T = tr
+	go d.routineIRQ(tr, irq)
+}
+
 // routineIRQ ends when the irq is closed.
-func (d *Driver) routineIRQ() {
-	for d.irq.Wait() == nil {
-		s := d.Get32(RegInterruptStatus)
-		d.Set32(RegInterruptACK, s)
+func (d *Driver) routineIRQ(tr Transport, irq *eventfd.FD) {
+	for irq.Wait() == nil {
+		var p [4]byte
+		tr.Read(RegInterruptStatus, p[:])
+		s := binary.LittleEndian.Uint32(p[:])
+		tr.Write(RegInterruptACK, p[:])
 		if s&1 != 0 {
 			d.mu.Lock()
 			for _, c := range d.intrs { // the interrupt does not say which queue
