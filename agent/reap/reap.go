@@ -1,7 +1,8 @@
 package reap
 
 import (
-	"errors"
+	"os"
+	"os/signal"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -19,18 +20,14 @@ type Process struct {
 
 // Reaper waits for all children of this program.
 type Reaper struct {
-	mu       sync.Mutex
-	children sync.Cond        // signalled when there may be children again
-	waiters  map[int]chan int // protected by mu
-	running  bool             // protected by mu; RoutineReap was started
-	spawned  uint64           // protected by mu
+	mu      sync.Mutex
+	waiters map[int]chan int // protected by mu
+	running bool             // protected by mu; RoutineReap was started
 }
 
 // New returns a Reaper. It starts to wait with the first Spawn.
 func New() *Reaper {
-	r := &Reaper{waiters: make(map[int]chan int)}
-	r.children.L = &r.mu
-	return r
+	return &Reaper{waiters: make(map[int]chan int)}
 }
 
 // Spawn runs start, which makes one child, and registers it. start may not
@@ -38,40 +35,27 @@ func New() *Reaper {
 func (r *Reaper) Spawn(start func() (pid int, err error)) (*Process, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.running {
+		r.running = true
+		// One that is pending stands for all: take looks for every child.
+		ended := make(chan os.Signal, 1)
+		signal.Notify(ended, unix.SIGCHLD)
+		go r.RoutineReap(ended)
+	}
 	pid, err := start()
 	if err != nil {
 		return nil, err
 	}
 	done := make(chan int, 1)
 	r.waiters[pid] = done
-	r.spawned++
-	r.children.Signal()
-	if !r.running {
-		r.running = true
-		go r.RoutineReap()
-	}
 	return &Process{Pid: pid, Done: done}, nil
 }
 
 // RoutineReap takes the status of every child, for as long as the program
 // lives.
-func (r *Reaper) RoutineReap() {
-	for {
-		r.mu.Lock()
-		before := r.spawned
-		r.mu.Unlock()
-		// WNOWAIT leaves the status, so that it is taken under the lock.
-		err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT|unix.WALL, nil)
-		switch {
-		case err == nil:
-			r.take()
-		case errors.Is(err, unix.ECHILD):
-			r.mu.Lock()
-			for r.spawned == before {
-				r.children.Wait()
-			}
-			r.mu.Unlock()
-		}
+func (r *Reaper) RoutineReap(ended <-chan os.Signal) {
+	for range ended {
+		r.take()
 	}
 }
 

@@ -136,7 +136,8 @@ func Map(f *os.File, size uint64, extents []Extent) (*Memory, error) {
 	return m, nil
 }
 
-// Written returns the pages of a RAM that Map made which were written since. It is
+// Written returns the pages of a RAM that Map made which were written since, but
+// for those that hold zeros. Nobody writes to the RAM meanwhile. It is
 // how the maker of a file learns what everybody who maps it will write too.
 func (m *Memory) Written() ([]Extent, error) {
 	f, err := os.Open("/proc/self/pagemap")
@@ -154,10 +155,13 @@ func (m *Memory) Written() ([]Extent, error) {
 		}
 		for i := range n {
 			e := binary.NativeEndian.Uint64(buf[i*pagemapEntry:])
-			if e&(pagemapPresent|pagemapOnlyHere) != pagemapPresent|pagemapOnlyHere || e&pagemapFile != 0 {
-				continue // untouched, the file's, or the kernel's page of zeros
+			if e&pagemapPresent == 0 || e&pagemapFile != 0 {
+				continue // untouched, or the file's
 			}
 			page := Extent{Off: off + i*PageSize, Len: PageSize}
+			if isZero(m.mapping[page.Off : page.Off+PageSize]) {
+				continue // the kernel's page of zeros, which was only read
+			}
 			if k := len(out); k > 0 && out[k-1].Off+out[k-1].Len == page.Off {
 				out[k-1].Len += PageSize
 			} else {
@@ -171,10 +175,9 @@ func (m *Memory) Written() ([]Extent, error) {
 
 // Documentation/admin-guide/mm/pagemap.rst.
 const (
-	pagemapEntry    = 8
-	pagemapPresent  = 1 << 63
-	pagemapFile     = 1 << 61 // file-mapped or shared anonymous
-	pagemapOnlyHere = 1 << 56 // mapped once
+	pagemapEntry   = 8
+	pagemapPresent = 1 << 63
+	pagemapFile    = 1 << 61 // file-mapped or shared anonymous
 )
 
 // Prefetch makes pages the RAM's own before the guest touches them: a copy in one

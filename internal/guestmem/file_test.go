@@ -219,8 +219,8 @@ func TestWritten(t *testing.T) {
 	}
 	next := mapped(t, path, size, extents)
 	next.Prefetch(append(got, Extent{size, PageSize}, Extent{0, ^uint64(0)}))
-	if got, err := next.Written(); err != nil || len(got) != 2 {
-		t.Errorf("prefetched %v, %v", got, err)
+	if got, err := next.Written(); err != nil || len(got) != 1 || got[0] != want[0] {
+		t.Errorf("prefetched %v, %v", got, err) // the other one is zero
 	}
 	if !bytes.Equal(next.mapping, m.mapping) {
 		t.Error("the map differs from what was saved")

@@ -48,7 +48,7 @@ func newWorld(t *testing.T) *world {
 	w.daemon = newDaemon(t, filepath.Join(dir, "ttrpc"))
 	log := slog.New(slog.NewTextHandler(w.log, nil))
 	rt, err := runtime.New(runtime.Config{
-		Root: filepath.Join(dir, "state"), Sandbox: []string{"/proc/self/exe", fakeSandbox}, StandIn: []string{"/proc/self/exe", fakeStandIn}, Log: log,
+		Root: filepath.Join(dir, "state"), Sandbox: []string{"/proc/self/exe", fakeSandbox}, Templates: filepath.Join(dir, "templates"), StandIn: []string{"/proc/self/exe", fakeStandIn}, Log: log,
 	})
 	must(t, err)
 	c := &call{id: "c1", namespace: "default", ttrpc: w.daemon.path}
@@ -408,6 +408,30 @@ func TestCreateFails(t *testing.T) {
 		})
 	}
 	w.create(&task.CreateTaskRequest{}, "exit", "0")
+	w.start("")
+	w.wait("")
+	w.delete("")
+}
+
+// TestTemplateWord: the environment chooses where VMs begin, and an annotation outranks it.
+func TestTemplateWord(t *testing.T) {
+	w := newWorld(t)
+	for word, want := range map[string]string{"../x": "$LUCID_TEMPLATE: ", "no-such-template": "template does not exist: "} {
+		t.Setenv(runtime.TemplateEnv, word)
+		w.config("exit", "0")
+		if _, err := w.Create(t.Context(), &task.CreateTaskRequest{ID: "c1", Bundle: w.bundle}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", word, err, want)
+		}
+	}
+	spec, err := oci.Load(w.bundle)
+	must(t, err)
+	spec.Annotations = map[string]string{oci.AnnotationTemplate: "off"}
+	data, err := json.Marshal(spec)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(w.bundle, oci.ConfigFile), data, 0o644))
+	t.Setenv(runtime.TemplateEnv, "no-such-template")
+	_, err = w.Create(t.Context(), &task.CreateTaskRequest{ID: "c1", Bundle: w.bundle})
+	must(t, err)
 	w.start("")
 	w.wait("")
 	w.delete("")
