@@ -15,8 +15,11 @@ import (
 // most private memory that a sandbox may have beside its guest's RAM, in KiB.
 const maxSandboxPrivate = 10 << 10
 
-// guestRAM is the default size of a guest, in KiB: the one mapping of the sandbox that is not counted.
-const guestRAM = 128 << 10
+// guestRAM is the default size of a guest, in KiB: what is not counted. It begins at a multiple of hugePage bytes.
+const (
+	guestRAM = 128 << 10
+	hugePage = 2 << 20
+)
 
 // settled is how long after its start a sandbox may take to give back what only the start needed.
 const settled = 20 * time.Second
@@ -73,26 +76,55 @@ func TestMemoryGivenBack(t *testing.T) {
 	r.wantStdout(t, strconv.Itoa(used<<10)+"\n")
 }
 
-// privateMemory sums the private pages of a process in KiB, those of the guest's RAM apart.
-func privateMemory(t *testing.T, pid int) (private, guest int) {
+// mapping is one of /proc/PID/smaps: addresses, and its private pages in KiB.
+type mapping struct {
+	start, end uint64
+	private    int
+}
+
+func mappings(t *testing.T, pid int) (all []mapping) {
 	t.Helper()
 	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps", pid))
 	must(t, err)
 	defer f.Close()
-	size := 0
 	for s := bufio.NewScanner(f); s.Scan(); {
+		var m mapping
 		var n int
 		line := s.Text()
 		switch {
-		case strings.HasPrefix(line, "Size:"):
-			fmt.Sscanf(line, "Size: %d kB", &size)
 		case strings.HasPrefix(line, "Private_Clean:"), strings.HasPrefix(line, "Private_Dirty:"):
 			fmt.Sscanf(line[strings.Index(line, ":")+1:], "%d kB", &n)
-			if size == guestRAM {
-				guest += n
-			} else {
-				private += n
+			all[len(all)-1].private += n
+		default:
+			if n, _ := fmt.Sscanf(line, "%x-%x ", &m.start, &m.end); n == 2 {
+				all = append(all, m)
 			}
+		}
+	}
+	return all
+}
+
+// privateMemory sums the private pages of a process in KiB, those of the guest's RAM apart: mappings that touch, for kernel and
+// initramfs are files', and are of the RAM's size together.
+func privateMemory(t *testing.T, pid int) (private, guest int) {
+	t.Helper()
+	all := mappings(t, pid)
+	first, last := 0, 0 // the guest's are all[first:last]
+	for i := range all {
+		j := i + 1
+		for j < len(all) && all[j].start == all[j-1].end && all[j-1].end-all[i].start < guestRAM<<10 {
+			j++
+		}
+		if all[i].start%hugePage == 0 && all[j-1].end-all[i].start == guestRAM<<10 {
+			first, last = i, j
+			break
+		}
+	}
+	for i, m := range all {
+		if i >= first && i < last {
+			guest += m.private
+		} else {
+			private += m.private
 		}
 	}
 	return private, guest
