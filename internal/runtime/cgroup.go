@@ -2,8 +2,8 @@ package runtime
 
 // The host's cgroup of a sandbox process. `docker stats` and everybody who
 // watches for OOM kills find it by the process's pid. The limits of
-// config.json are those of the guest, not of this cgroup: the VM's own needs
-// would count against them.
+// config.json are those of the guest, not of this cgroup, where the VM's own
+// needs would count against them; but blockIO is (cgroupio.go).
 
 import (
 	"bufio"
