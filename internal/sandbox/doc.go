@@ -9,6 +9,9 @@
 //	main.go       the life of the process
 //	machine.go    devices and VM
 //	link.go       control and stream channels to the agent, vsock or serial
+//	template.go   making a template: a VM that is saved
+//	rehearse.go   what the guest does once for all clones
+//	restore.go    a machine that goes on from a template
 //	container.go  the container in the guest: create, start, signal, exit
 //	exec.go       further processes in it
 //	pause.go      stopping the VM's CPUs, and what waits meanwhile

@@ -161,7 +161,9 @@ func makeTemplate(t *testing.T, plan *oci.Plan) string {
 	}
 	var st unix.Stat_t
 	must(t, unix.Stat(filepath.Join(dir, "memory"), &st))
-	t.Logf("template made in %.2f s: %d MiB of memory, %d KiB in the file", time.Since(start).Seconds(), st.Size>>20, st.Blocks/2)
+	state, err := os.Stat(filepath.Join(dir, "state"))
+	must(t, err)
+	t.Logf("template made in %.2f s: %d MiB of memory, %d KiB in the file, %d bytes of state", time.Since(start).Seconds(), st.Size>>20, st.Blocks/2, state.Size())
 	return dir
 }
 
@@ -197,6 +199,19 @@ func TestTemplateEcho(t *testing.T) {
 	t.Logf("first byte from the template after %v, cold after %v", took[0][1], took[1][1])
 	if took[0][1] >= took[1][1] {
 		t.Error("a template is no faster than a boot")
+	}
+}
+
+// TestTemplateVCPUs: a template of two CPUs gives containers two that run.
+func TestTemplateVCPUs(t *testing.T) {
+	dir := makeTemplate(t, machine(2))
+	plan := newBundle(t, "sh", "-c", "nproc; taskset -c 1 echo on the second; cat /proc/uptime >/dev/null; sleep 0.1").plan()
+	plan.VM.VCPUs = 2
+	x := spawnBox(t, control.Launch{Template: dir}, plan)
+	must(t, x.ready())
+	x.start()
+	if code, out := x.wait(), x.stdout.String(); code != 0 || out != "2\non the second\n" {
+		t.Errorf("status %d, output %q, log %s", code, out, x.log())
 	}
 }
 
