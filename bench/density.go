@@ -38,7 +38,7 @@ const idleFor = 10 * time.Second
 func density(ctx context.Context, w *World) ([]Result, error) {
 	var c collector
 	n := w.runs(10) * 2
-	for _, s := range usable(ctx, w, &c, []keeper{lucidSubject("lucid"), newQEMU(), peerSubject("crun"), peerSubject("runc")}) {
+	for _, s := range usable(ctx, w, &c, []keeper{lucidSubject("lucid"), templateSubject(), newQEMU(), peerSubject("crun"), peerSubject("runc")}) {
 		if err := dense(ctx, w, &c, s, n); err != nil {
 			return c.results, fmt.Errorf("%s: %w", s.name(), err)
 		}

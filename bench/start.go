@@ -14,7 +14,7 @@ import (
 )
 
 func starters() []subject {
-	return []subject{lucidSubject("lucid"), newQEMU(), peerSubject("crun"), peerSubject("runc")}
+	return []subject{lucidSubject("lucid"), templateSubject(), newQEMU(), peerSubject("crun"), peerSubject("runc")}
 }
 
 // start measures from the call to the first byte and to the end. The subjects take turns.
@@ -110,7 +110,7 @@ func parallel(ctx context.Context, w *World) ([]Result, error) {
 	var c collector
 	n := w.runs(3)
 	for i := range n {
-		for _, s := range usable(ctx, w, &c, []subject{lucidSubject("lucid"), peerSubject("crun"), peerSubject("runc")}) {
+		for _, s := range usable(ctx, w, &c, []subject{lucidSubject("lucid"), templateSubject(), peerSubject("crun"), peerSubject("runc")}) {
 			w.progress("parallel: %d of %d: %s", i+1, n, s.name())
 			var group sync.WaitGroup
 			failed := make(chan error, width)

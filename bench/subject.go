@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -43,10 +44,18 @@ type ociSubject struct {
 	path  func(w *World) (string, error)
 	flags []string
 	vm    bool
+	// template has it start from a saved VM, which its first run makes.
+	template bool
 }
 
 func lucidSubject(label string, flags ...string) *ociSubject {
 	return &ociSubject{label: label, flags: flags, vm: true, path: func(w *World) (string, error) { return w.Lucid, nil }}
+}
+
+func templateSubject() *ociSubject {
+	s := lucidSubject("lucid, from a template")
+	s.template = true
+	return s
 }
 
 func peerSubject(name string) *ociSubject {
@@ -74,7 +83,11 @@ func (s *ociSubject) command(ctx context.Context, w *World, args ...string) (*ex
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, path, append(append([]string{"--root", filepath.Join(w.dir, "state-"+s.label)}, s.flags...), args...)...)
+	words := []string{"--root", filepath.Join(w.dir, "state-"+s.label)}
+	if s.template {
+		words = append(words, "--template", "auto", "--template-dir", filepath.Join(w.dir, "templates"))
+	}
+	cmd := exec.CommandContext(ctx, path, slices.Concat(words, s.flags, args)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ^C is for us: the containers are ended in order
 	cmd.WaitDelay = 10 * time.Second
 	return cmd, nil

@@ -20,7 +20,6 @@ var parameters = []Parameter{
 	{"tsc=reliable", "no watchdog timer, which would wake an idle VM twice a second, and no test of the clock between vCPUs"},
 	{"noreplace-smp", "leave LOCK prefixes alone on one vCPU: patching them out costs 2.3 M instructions"},
 	{"rootfstype=ramfs", "for the initramfs: a page of it costs 400 instructions less to unpack than in tmpfs"},
-	{"page_reporting.page_reporting_order=5", "free memory is given back in pieces of 128 KiB; the kernel reports none unless 32 pieces are free, which of its default, 4 MiB, is more than most guests have"},
 	{clearCPUID + "erms,fsrm", "REP MOVSQ and STOSQ instead of MOVSB and STOSB: on software KVM an iteration each, on hardware no slower"},
 }
 

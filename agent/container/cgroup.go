@@ -7,14 +7,38 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/agent/reap"
+	"github.com/lucid-containers/lucid/agent/spawn"
 )
 
 // cgroup is the cgroup v2 of one container.
 type cgroup struct {
 	dir string
-	fd  int // of dir, for CLONE_INTO_CGROUP
+
+	mu sync.Mutex
+	fd int // protected by mu; of dir, for CLONE_INTO_CGROUP; -1 when the cgroup goes away
+}
+
+// clone makes a process in the cgroup. It and remove exclude each other: what is made is killed
+// with the rest, and nothing is made afterwards.
+func (g *cgroup) clone(r *reap.Reaper, flags uint64) (child *spawn.Child, reaped *reap.Process, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.fd < 0 {
+		return nil, nil, errExecDead
+	}
+	reaped, err = r.Spawn(func() (int, error) {
+		child, err = spawn.Clone(spawn.Config{Flags: flags, CgroupFD: g.fd})
+		if err != nil {
+			return 0, os.NewSyscallError("clone3", err)
+		}
+		return child.Pid, nil
+	})
+	return child, reaped, err
 }
 
 // newCgroup makes a cgroup below parent with the limits of r.
@@ -216,10 +240,12 @@ const (
 // remove kills what is in the cgroup, waits until it is gone, and removes the
 // cgroup with those that the container made below it.
 func (g *cgroup) remove() error {
+	g.mu.Lock()
 	if g.fd >= 0 {
 		_ = unix.Close(g.fd)
 		g.fd = -1
 	}
+	g.mu.Unlock()
 	events, err := unix.Open(filepath.Join(g.dir, "cgroup.events"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) {

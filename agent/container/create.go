@@ -205,19 +205,8 @@ func (b *builder) clone() (err error) {
 	if b.newPID {
 		flags |= unix.CLONE_NEWPID
 	}
-	b.child, b.reaped, err = cloneInto(b.cfg.Reaper, flags, b.cgroup.fd)
+	b.child, b.reaped, err = b.cgroup.clone(b.cfg.Reaper, flags)
 	return err
-}
-
-func cloneInto(r *reap.Reaper, flags uint64, cgroupFD int) (child *spawn.Child, reaped *reap.Process, err error) {
-	reaped, err = r.Spawn(func() (int, error) {
-		child, err = spawn.Clone(spawn.Config{Flags: flags, CgroupFD: cgroupFD})
-		if err != nil {
-			return 0, os.NewSyscallError("clone3", err)
-		}
-		return child.Pid, nil
-	})
-	return child, reaped, err
 }
 
 // openStdio makes the descriptors of the process, while the agent's /dev/null

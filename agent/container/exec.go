@@ -150,7 +150,7 @@ func (e *execBuilder) onThread() error {
 	}
 	var prog *spawn.Program
 	prog, e.warnings = finish(p, e.stdio.Child, around)
-	if e.child, e.reaped, err = cloneInto(e.c.cfg.Reaper, 0, e.c.cgroup.fd); err != nil {
+	if e.child, e.reaped, err = e.c.cgroup.clone(e.c.cfg.Reaper, 0); err != nil {
 		return err
 	}
 	if err := e.child.Run(limit); err != nil {
