@@ -161,12 +161,19 @@ type vmResult struct {
 // TestKVMRestoreRefuses: what a state says must fit this VM.
 func TestKVMRestoreRefuses(t *testing.T) {
 	vm := testVM(t, Config{Kernel: testProgram(t, incLoop(dataAddr))})
-	go func() { _, _ = run(t, vm) }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = run(t, vm)
+	}()
+	defer func() { // before the VM is closed
+		vm.Stop()
+		<-ended
+	}()
 	waitRunning(t, vm)
 	if err := vm.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	defer vm.Stop()
 	good, mem := hop(t, vm)
 	for name, damage := range map[string]func(s *State) (want string){
 		"vCPUs":     func(s *State) string { s.VCPUs = append(s.VCPUs, s.VCPUs[0]); return "vCPUs" },
