@@ -22,8 +22,10 @@ import (
 // is what the project promises (issue 4).
 const churn = "12,4"
 
-// maxLost is how much memory may be missing afterwards, in KiB: caches of the kernel grow. A VM that is left has more.
-const maxLost = 40 << 10
+// maxLost is how much memory may be missing afterwards, in KiB. Between 23 and 54 MiB were seen with nothing left: caches of
+// the kernel, and huge pages of the container that lives on. This finds 1 MiB per container of a hundred; a VM that is left is a process
+// that is left.
+const maxLost = 96 << 10
 
 // TestChurn makes and deletes containers, some at a time, and kills command line and sandbox at random. Every delete
 // --force succeeds; nothing is left on the host, and a container that lives through it all has the descriptors it had.
