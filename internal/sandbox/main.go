@@ -127,14 +127,8 @@ func (s *sandbox) create(early *earlyVM) error {
 	s.c.vm = s.machine.vm
 	ctx, cancel := context.WithTimeout(context.Background(), createTimeout)
 	defer cancel()
-	// A VM that ends takes the calls below with it.
-	ctx, lost := context.WithCancelCause(ctx)
+	ctx, lost := s.runVM(ctx)
 	defer lost(nil)
-	go func() {
-		exit, err := s.machine.vm.Run(context.Background())
-		lost(errVMEnded)
-		s.vmEnded <- vmEnd{exit, err}
-	}()
 	err = s.meetAgent(ctx)
 	if err == nil {
 		err = s.c.create(ctx, s.machine.link.streams(), newStdio(s.child.Launch.Terminal, os.Stdin, os.Stdout, os.Stderr))
@@ -148,6 +142,18 @@ func (s *sandbox) create(early *earlyVM) error {
 }
 
 var errVMEnded = errors.New("the VM ended")
+
+// runVM runs the machine. A VM that ends takes the calls with it that are made with the context
+// returned, whose cancel function is the caller's to call.
+func (s *sandbox) runVM(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+	ctx, lost := context.WithCancelCause(ctx)
+	go func() {
+		exit, err := s.machine.vm.Run(context.Background())
+		lost(errVMEnded)
+		s.vmEnded <- vmEnd{exit, err}
+	}()
+	return ctx, lost
+}
 
 // listen opens what lies in the state directory. The umask is cleared
 // afterwards: modes of the container's files come from the guest.

@@ -83,13 +83,8 @@ func (s *sandbox) makeTemplate(early *earlyVM) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), createTimeout)
 	defer cancel()
-	ctx, lost := context.WithCancelCause(ctx)
+	ctx, lost := s.runVM(ctx)
 	defer lost(nil)
-	go func() {
-		exit, err := s.machine.vm.Run(context.Background())
-		lost(errVMEnded)
-		s.vmEnded <- vmEnd{exit, err}
-	}()
 	if err := s.idle(ctx); err != nil {
 		return s.explain(ctx, err)
 	}
@@ -116,13 +111,8 @@ func (s *sandbox) tryOut(ctx context.Context, state *saved, plan *oci.Plan) erro
 		return err
 	}
 	first.c.vm = first.machine.vm
-	ctx, lost := context.WithCancelCause(ctx)
+	ctx, lost := first.runVM(ctx)
 	defer lost(nil)
-	go func() {
-		exit, err := first.machine.vm.Run(context.Background())
-		lost(errVMEnded)
-		first.vmEnded <- vmEnd{exit, err}
-	}()
 	defer first.machine.vm.Stop()
 	if err := first.meetAgent(ctx); err != nil {
 		return first.explain(ctx, err)
@@ -143,15 +133,7 @@ func (s *sandbox) tryOut(ctx context.Context, state *saved, plan *oci.Plan) erro
 
 // idle brings the guest to where all of its clones begin.
 func (s *sandbox) idle(ctx context.Context) error {
-	conn, err := s.machine.link.control(ctx)
-	if err != nil {
-		return err
-	}
-	s.c.client = wire.NewClient(conn, s.c.onEvent)
-	if _, err := s.c.client.Hello(ctx); err != nil {
-		return fmt.Errorf("guest agent: %w", err)
-	}
-	if err := s.c.configure(ctx); err != nil {
+	if err := s.meetAgent(ctx); err != nil {
 		return err
 	}
 	if err := s.rehearse(ctx); err != nil {
