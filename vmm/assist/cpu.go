@@ -42,12 +42,17 @@ const (
 	flagAF       = 1 << 4
 	flagZF       = 1 << 6
 	flagSF       = 1 << 7
+	flagTF       = 1 << 8
+	flagIF       = 1 << 9
 	flagDF       = 1 << 10
 	flagOF       = 1 << 11
+	flagNT       = 1 << 14
 	flagRF       = 1 << 16
 	flagVM       = 1 << 17
 	flagAC       = 1 << 18
+	flagID       = 1 << 21
 	flagsArith   = flagCF | flagPF | flagAF | flagZF | flagSF | flagOF
+	flagsUser    = flagsArith | flagTF | flagDF | flagNT | flagAC | flagID // what POPF changes at any privilege
 
 	cr0MP       = 1 << 1
 	cr0TS       = 1 << 3

@@ -35,8 +35,9 @@ func (n Needs) String() string {
 // halves at a context switch.
 var clearCPUID = []string{
 	"xsaves", "xsavec", // compacted format: not what KVM_GET_XSAVE speaks
-	"xsaveopt",     // no gain when XSAVE is finished in user space
-	"smap",         // STAC and CLAC around each access to user memory would be two exits
+	"xsaveopt",       // no gain when XSAVE is finished in user space
+	"smap",           // STAC and CLAC around each access to user memory would be two exits
+	"popcnt", "cx16", // the interpreter lacks them; the kernel has another way (each allocation of SLUB was an exit)
 	"erms", "fsrm", // rep movsb and stosb cost one turn of the interpreter per byte
 }
 

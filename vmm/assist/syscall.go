@@ -139,10 +139,12 @@ func (v *VCPU) debug(exit *kvm.DebugExit) error {
 }
 
 // finishSyscall does what SYSCALL left undone, if the page fault that entered
-// the handler came from one. User code can also jump to the kernel's entry, with
-// any RCX and R11. RFLAGS therefore comes from the frame, and R11 is made to
-// agree, because the kernel gives it back with SYSRET: a process must not
-// choose its own IOPL.
+// the handler came from one. By then the CPU has cleared the flags of a mask, so
+// the frame lacks some (IF among them) that R11 still has. But user code can also
+// jump to the kernel's entry, with any RCX and R11, and the kernel gives R11 back
+// with SYSRET: so only what a process may set anyway is taken from R11, the rest,
+// IOPL above all, from the frame. IF is set: no process without IOPL can clear it,
+// and Linux takes a page fault of user code without it for a bug.
 func (v *VCPU) finishSyscall(a space, r *kvm.Regs) (bool, error) {
 	var b [6 * 8]byte
 	if a.read(r.RSP, b[:]) != nil {
@@ -176,8 +178,8 @@ func (v *VCPU) finishSyscall(a space, r *kvm.Regs) (bool, error) {
 		return false, err
 	}
 	r.RIP, r.RSP = lstar, f.rsp
-	r.R11 = f.rflags &^ flagRF
-	r.RFLAGS = f.rflags&^(mask|flagRF|flagVM) | flagReserved
+	r.R11 = r.R11&flagsUser | f.rflags&^(flagsUser|flagRF|flagVM) | flagIF | flagReserved
+	r.RFLAGS = r.R11&^mask | flagReserved
 	v.vm.syscalls.Add(1)
 	v.vm.gate.settled.Store(true)
 	return true, v.cpu.SetRegs(r)

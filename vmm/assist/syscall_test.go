@@ -55,18 +55,19 @@ const lstar = 0xffffffff81400000
 func TestSyscall(t *testing.T) {
 	f := gateFixture(t)
 	f.cpu.regs.RCX = 0x401002
-	f.cpu.regs.R11 = 0x3246 // a liar: IOPL 3
+	const user = 0x246 | flagTF             // IF, ZF, PF
+	f.cpu.regs.R11 = user | 0x3000 | flagRF // a liar: IOPL 3
 	f.cpu.regs.RAX = 39
-	const user = 0x246 | flagRF | 1<<8 // IF, ZF, PF; RF from the fault; TF
-	if err := f.fault(0x15, lstar, 0x33, user); err != nil {
+	// The frame has what the CPU's mask has left, and RF from the fault.
+	if err := f.fault(0x15, lstar, 0x33, user&^(flagIF|flagTF)|flagRF); err != nil {
 		t.Fatal(err)
 	}
 	r, s := f.cpu.regs, f.cpu.sregs
 	if r.RIP != lstar || r.RSP != userRSP || r.RCX != 0x401002 || r.RAX != 39 {
 		t.Errorf("rip %#x rsp %#x rcx %#x rax %d", r.RIP, r.RSP, r.RCX, r.RAX)
 	}
-	if r.R11 != user&^flagRF {
-		t.Errorf("r11 %#x: want the flags of the frame, the kernel gives them back with SYSRET", r.R11)
+	if r.R11 != user {
+		t.Errorf("r11 %#x, want %#x: the process's flags with the frame's IOPL, the kernel gives them back with SYSRET", r.R11, user)
 	}
 	if r.RFLAGS != flagReserved {
 		t.Errorf("rflags %#x, want all of SFMASK cleared", r.RFLAGS)
@@ -80,7 +81,7 @@ func TestSyscall(t *testing.T) {
 }
 
 // TestSyscallIOPL: whatever user code puts into R11 and RCX, it ends with the
-// IOPL it had.
+// IOPL it had, and with interrupts on.
 func TestSyscallIOPL(t *testing.T) {
 	for _, r11 := range []uint64{0, 0x3000, ^uint64(0)} {
 		f := gateFixture(t)
@@ -89,7 +90,7 @@ func TestSyscallIOPL(t *testing.T) {
 		if err := f.fault(0x15, lstar, 0x33, 0x202); err != nil {
 			t.Fatal(err)
 		}
-		if f.cpu.regs.RFLAGS&0x3000 != 0 || f.cpu.regs.R11&0x3000 != 0 {
+		if f.cpu.regs.RFLAGS&0x3000 != 0 || f.cpu.regs.R11&^flagsUser != flagIF|flagReserved {
 			t.Errorf("r11 %#x: rflags %#x r11 %#x", r11, f.cpu.regs.RFLAGS, f.cpu.regs.R11)
 		}
 	}
@@ -263,7 +264,7 @@ func TestNeeds(t *testing.T) {
 }
 
 func TestCmdline(t *testing.T) {
-	const ours = "clearcpuid=xsaves,xsavec,xsaveopt,smap,erms,fsrm"
+	const ours = "clearcpuid=xsaves,xsavec,xsaveopt,smap,popcnt,cx16,erms,fsrm"
 	software := Needs{Emulation: true, Syscall: true}
 	for _, tt := range []struct {
 		needs    Needs
@@ -273,8 +274,8 @@ func TestCmdline(t *testing.T) {
 		{Needs{Syscall: true}, "quiet", "quiet"},
 		{software, "", ours},
 		{software, "quiet panic=-1", ours + " quiet panic=-1"},
-		{software, "quiet clearcpuid=erms,fsrm tsc=reliable", "clearcpuid=erms,fsrm,xsaves,xsavec,xsaveopt,smap quiet tsc=reliable"},
-		{software, "clearcpuid=la57 a clearcpuid=smap", "clearcpuid=la57,smap,xsaves,xsavec,xsaveopt,erms,fsrm a"},
+		{software, "quiet clearcpuid=erms,fsrm tsc=reliable", "clearcpuid=erms,fsrm,xsaves,xsavec,xsaveopt,smap,popcnt,cx16 quiet tsc=reliable"},
+		{software, "clearcpuid=la57 a clearcpuid=smap", "clearcpuid=la57,smap,xsaves,xsavec,xsaveopt,popcnt,cx16,erms,fsrm a"},
 		{software, `x="a  b" noclearcpuid=1 -- clearcpuid=init`, ours + ` x="a  b" noclearcpuid=1 -- clearcpuid=init`},
 	} {
 		if got := tt.needs.Cmdline(tt.in); got != tt.want {
@@ -305,7 +306,8 @@ func FuzzFrame(f *testing.F) {
 		switch r := fx.cpu.regs; r.RIP {
 		case handlerAddr + 4:
 		case lstar:
-			if fx.cpu.sregs.CS.Selector != 0x10 || r.R11&0x3000 != rflags&0x3000 || r.RFLAGS&^rflags&^flagReserved != 0 {
+			if fx.cpu.sregs.CS.Selector != 0x10 ||
+				(r.R11^rflags)&^(flagsUser|flagRF|flagVM|flagIF|flagReserved) != 0 || r.R11&flagIF == 0 || r.RFLAGS&^r.R11&^flagReserved != 0 {
 				t.Fatalf("cs %#x r11 %#x rflags %#x of frame flags %#x", fx.cpu.sregs.CS.Selector, r.R11, r.RFLAGS, rflags)
 			}
 		default:
