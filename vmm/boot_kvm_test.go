@@ -131,6 +131,7 @@ func bootVM(t *testing.T, cfg Config, mib uint64) (*VM, *serial) {
 
 func bootToInit(t *testing.T, cfg Config, mib uint64) (*VM, string) {
 	t.Helper()
+	testNative(t)
 	vm, uart := bootVM(t, cfg, mib)
 	begin := time.Now()
 	exit, err := run(t, vm)
@@ -246,6 +247,7 @@ func (w *watcher) Write(off uint64, p []byte) {
 // 15 too, which are no ISA lines. Each one answers the driver's first request,
 // and the guest takes the interrupt.
 func TestKVMManyDevices(t *testing.T) {
+	testNative(t)
 	mem := testMemory(t, 128<<20)
 	var devices []Device
 	var watchers []*watcher

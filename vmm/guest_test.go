@@ -13,6 +13,7 @@ import (
 	"github.com/lucid-containers/lucid/devices/bus"
 	"github.com/lucid-containers/lucid/internal/guestmem"
 	"github.com/lucid-containers/lucid/kvm"
+	"github.com/lucid-containers/lucid/vmm/assist"
 	"github.com/lucid-containers/lucid/vmm/boot"
 )
 
@@ -25,6 +26,19 @@ func testKVM(t testing.TB) *kvm.System {
 	}
 	t.Cleanup(func() { _ = sys.Close() })
 	return sys
+}
+
+// testNative skips where KVM interprets the guest's kernel: a boot with all its
+// messages takes minutes there. The short real set of test/e2e boots there.
+func testNative(t testing.TB) {
+	t.Helper()
+	needs, err := assist.Detect(testKVM(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if needs.Emulation {
+		t.Skip("boots Linux, which this KVM interprets; runs in the lab")
+	}
 }
 
 // Parts of guest programs, in 32-bit code as the PVH entry runs it.

@@ -104,6 +104,7 @@ const maxHops = 8
 // TestKVMRestoreBoot passes a booting kernel from VM to VM, wherever it is: in
 // the middle of starting its CPUs, with timers running and interrupts pending.
 func TestKVMRestoreBoot(t *testing.T) {
+	testNative(t)
 	for _, n := range []int{1, 2} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			vm, uart := bootVM(t, Config{VCPUs: n}, 128)

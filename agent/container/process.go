@@ -3,6 +3,7 @@ package container
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -85,12 +86,17 @@ func finish(p *Process, child [3]int, around *surroundings) (*spawn.Program, []s
 	}
 	prog.Call("set umask", unix.SYS_UMASK, uintptr(umask))
 	prog.Call("chdir to cwd ("+quote(p.Cwd)+")", unix.SYS_CHDIR, prog.String(p.Cwd))
+	// The agent's own may be longer (tick_step=, guest/kernel/source.edits).
+	prog.Call("set timer slack", unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, uintptr(defaultTimerSlack.Nanoseconds()))
 	warnings := addCredentials(prog, p, around.filter)
 	if p.NoNewPrivileges {
 		prog.Call("set no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	}
 	return prog, warnings
 }
+
+// defaultTimerSlack is Linux's (init/init_task.c).
+const defaultTimerSlack = 50 * time.Microsecond
 
 func addRlimits(prog *spawn.Program, list []Rlimit) error {
 	// Without CAP_SYS_RESOURCE, which an agent in a test may lack, the hard

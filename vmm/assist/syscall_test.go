@@ -264,7 +264,7 @@ func TestNeeds(t *testing.T) {
 }
 
 func TestCmdline(t *testing.T) {
-	const ours = "clearcpuid=xsaves,xsavec,xsaveopt,smap,popcnt,cx16,erms,fsrm"
+	const ours = "clearcpuid=xsaves,xsavec,xsaveopt,smap,popcnt,cx16,erms,fsrm tick_step=10"
 	software := Needs{Emulation: true, Syscall: true}
 	for _, tt := range []struct {
 		needs    Needs
@@ -274,8 +274,8 @@ func TestCmdline(t *testing.T) {
 		{Needs{Syscall: true}, "quiet", "quiet"},
 		{software, "", ours},
 		{software, "quiet panic=-1", ours + " quiet panic=-1"},
-		{software, "quiet clearcpuid=erms,fsrm tsc=reliable", "clearcpuid=erms,fsrm,xsaves,xsavec,xsaveopt,smap,popcnt,cx16 quiet tsc=reliable"},
-		{software, "clearcpuid=la57 a clearcpuid=smap", "clearcpuid=la57,smap,xsaves,xsavec,xsaveopt,popcnt,cx16,erms,fsrm a"},
+		{software, "quiet clearcpuid=erms,fsrm tsc=reliable", "clearcpuid=erms,fsrm,xsaves,xsavec,xsaveopt,smap,popcnt,cx16 tick_step=10 quiet tsc=reliable"},
+		{software, "clearcpuid=la57 a clearcpuid=smap", "clearcpuid=la57,smap,xsaves,xsavec,xsaveopt,popcnt,cx16,erms,fsrm tick_step=10 a"},
 		{software, `x="a  b" noclearcpuid=1 -- clearcpuid=init`, ours + ` x="a  b" noclearcpuid=1 -- clearcpuid=init`},
 	} {
 		if got := tt.needs.Cmdline(tt.in); got != tt.want {
