@@ -79,8 +79,8 @@ func TestRealNoKVM(t *testing.T) {
 	b.write()
 	run := world.lucid + " --root " + world.state + " run --bundle " + b.dir + " " + b.id
 	for _, c := range []struct{ name, prepare, want string }{
-		{"missing", "mkdir -p /tmp/dev && mount --bind /tmp/dev /dev", "/dev/kvm"},
-		{"no permission", "touch /tmp/nokvm; mount --bind -o nodev /tmp /tmp; mknod -m 0 /tmp/kvm-node c 10 232; mount --bind /tmp/kvm-node /dev/kvm", "/dev/kvm"},
+		{"missing", "mount -t tmpfs none /dev", "/dev/kvm"},
+		{"no permission", "mount -t tmpfs -o nodev none /mnt; mknod -m 0 /mnt/kvm c 10 232; mount --bind /mnt/kvm /dev/kvm", "/dev/kvm"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, err := exec.Command("unshare", "-m", "sh", "-c", c.prepare+"; "+run).CombinedOutput()
