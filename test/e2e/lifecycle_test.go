@@ -14,7 +14,7 @@ import (
 
 // TestRealLifecycle walks create, state, start, kill, delete and list as containerd's shim does.
 func TestRealLifecycle(t *testing.T) {
-	b := newBundle(t, "sh", "-c", "echo started; trap 'exit 7' TERM; while :; do sleep 0.1; done")
+	b := newBundle(t, "sh", "-c", "trap 'exit 7' TERM; echo started; while :; do sleep 0.1; done")
 	b.spec.Annotations = map[string]string{"org.example.k": "v"}
 	b.write()
 	pidFile := filepath.Join(b.dir, "pid")
