@@ -260,7 +260,7 @@ func dockerVolumes(t *testing.T, d *docker) {
 }
 
 func dockerDetached(t *testing.T, d *docker) {
-	id := d.start(t, dockerImage, "sh", "-c", `echo up; trap "echo bye; exit 9" TERM; while :; do sleep 0.1; done`)
+	id := d.start(t, dockerImage, "sh", "-c", `trap "echo bye; exit 9" TERM; echo up; while :; do sleep 0.1; done`)
 	begin := time.Now()
 	for d.must(t, "logs", id) != "up" {
 		if time.Since(begin) > time.Minute {
