@@ -29,16 +29,30 @@ type docker struct {
 	dir    string
 	socket string
 	log    string
+	// cgroups is its driver: cgroupfs or systemd.
+	cgroups string
 
 	containerd string // its socket
 	cmd        *exec.Cmd
 	exited     chan struct{}
 }
 
-// newDocker starts it with the Debian image in it.
-func newDocker(t *testing.T) *docker {
+// newDocker starts it with the Debian image in it, without what these tests do not use: docker hashes each byte, minutes
+// in the lab.
+func newDocker(t *testing.T, cgroups string) *docker {
+	d := emptyDocker(t, cgroups)
+	var args []string
+	for _, p := range []string{"usr/share", "usr/lib/git-core", "usr/lib/python3*", "usr/lib/x86_64-linux-gnu/perl*", "usr/lib/x86_64-linux-gnu/gconv", "usr/bin/git*", "var/lib", "var/cache"} {
+		args = append(args, "--exclude=./"+p)
+	}
+	d.importImage(t, append(args, ".")...)
+	return d
+}
+
+// emptyDocker starts it.
+func emptyDocker(t *testing.T, cgroups string) *docker {
 	t.Helper()
-	d := &docker{client: "/usr/bin/docker", dir: filepath.Join(world.dir, "docker")}
+	d := &docker{client: "/usr/bin/docker", dir: filepath.Join(world.dir, "docker"), cgroups: cgroups}
 	for _, name := range []string{d.client, "/usr/sbin/dockerd", "/usr/bin/containerd-shim-runc-v2"} {
 		if _, err := os.Stat(name); err != nil {
 			t.Fatalf("%v: apt-get install docker.io containerd runc", err)
@@ -52,8 +66,9 @@ func newDocker(t *testing.T) *docker {
 	// dockerd gives a containerd that it starts itself 15 s, which a busy lab does not keep.
 	d.containerd = newCtr(t).socket
 	t.Cleanup(func() { d.stop(t) }) // before containerd
+	must(t, os.Mkdir(filepath.Join(d.dir, "bin"), 0o755))
+	must(t, os.Symlink(world.lucid, filepath.Join(d.dir, "bin", "runc")))
 	d.up(t)
-	d.importImage(t)
 	return d
 }
 
@@ -67,11 +82,11 @@ func (d *docker) up(t *testing.T) {
 	d.cmd = exec.Command("/usr/sbin/dockerd",
 		"--data-root", filepath.Join(d.dir, "data"), "--exec-root", filepath.Join(d.dir, "exec"), "--pidfile", filepath.Join(d.dir, "pid"),
 		"--containerd", d.containerd, "-H", "unix://"+d.socket, "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
-		"--live-restore", "--exec-opt", "native.cgroupdriver=cgroupfs", "--storage-driver", "overlay2",
+		"--live-restore", "--exec-opt", "native.cgroupdriver="+d.cgroups, "--storage-driver", "overlay2",
 		"--add-runtime", "lucid="+world.lucid, "--default-runtime", "lucid")
 	d.cmd.Stdout, d.cmd.Stderr = log, log
-	// Debian's containerd and runc before anybody else's.
-	d.cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+	// Debian's containerd and shim before anybody else's. BuildKit runs no --default-runtime but "runc".
+	d.cmd.Env = append(os.Environ(), "PATH="+filepath.Join(d.dir, "bin")+":/usr/sbin:/usr/bin:/sbin:/bin")
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	must(t, d.cmd.Start())
 	go func(cmd *exec.Cmd, exited chan struct{}) { _ = cmd.Wait(); close(exited) }(d.cmd, d.exited)
@@ -85,14 +100,10 @@ func (d *docker) up(t *testing.T) {
 	}
 }
 
-// importImage makes an image of Debian, without what these tests do not use: docker hashes each byte, minutes in the lab.
-func (d *docker) importImage(t *testing.T) {
+// importImage makes an image of files of Debian's, which tar(1) is told.
+func (d *docker) importImage(t *testing.T, args ...string) {
 	t.Helper()
-	args := []string{"-C", world.lower, "-cf", "-"}
-	for _, p := range []string{"usr/share", "usr/lib/git-core", "usr/lib/python3*", "usr/lib/x86_64-linux-gnu/perl*", "usr/lib/x86_64-linux-gnu/gconv", "usr/bin/git*", "var/lib", "var/cache"} {
-		args = append(args, "--exclude=./"+p)
-	}
-	tar := exec.Command("tar", append(args, ".")...)
+	tar := exec.Command("tar", append([]string{"-C", world.lower, "-cf", "-"}, args...)...)
 	out, err := tar.StdoutPipe()
 	must(t, err)
 	must(t, tar.Start())
@@ -169,7 +180,7 @@ func oneOff(args ...string) []string {
 }
 
 func TestDocker(t *testing.T) {
-	d := newDocker(t)
+	d := newDocker(t, "cgroupfs")
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *docker)
