@@ -20,7 +20,7 @@ func Cases() []Case {
 	return []Case{
 		{"boot", "guest instructions to the agent's hello (counted, exact) and exits to a created container", boot},
 		{"sizes", "bytes of the programs, the guest kernel and the initramfs", sizes},
-		{"micro", "what one exit to user space, one MMIO notify with and without ioeventfd costs on this KVM", micro},
+		{"micro", "what one exit to user space, one MMIO notify with and without ioeventfd, one instruction and one system call that need an assist cost on this KVM", micro},
 		{"p9", "the 9P server without a VM, driven by hugelgupf/p9's client; peer: its localfs", p9Cases},
 		{"start", "create, start and exit of true and of echo in a Debian; peers runc, crun, QEMU microvm", start},
 		{"parallel", "ten starts of echo at once; peers runc, crun", parallel},
