@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"math"
@@ -143,8 +144,45 @@ func TestFileWorker(t *testing.T) {
 	if n := strings.Count(out.String(), "\n"); n != 9 {
 		t.Errorf("%d results, want 9:\n%s", n, &out)
 	}
+	for _, r := range decodeResults(t, &out) {
+		if len(r.Values) != 1 || r.Values[0] <= 0 || r.Better != More {
+			t.Errorf("%+v", r)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "many")); err != nil || len(left) > 0 {
+		t.Errorf("%d small files are left, %v", len(left), err)
+	}
 	if err := Worker([]string{"nonsense"}, nil, io.Discard); err == nil {
 		t.Error("an unknown job must be an error")
+	}
+}
+
+func decodeResults(t *testing.T, r io.Reader) (list []Result) {
+	t.Helper()
+	for dec := json.NewDecoder(r); dec.More(); {
+		var r Result
+		if err := dec.Decode(&r); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// TestFileTestEnds: a test ends at its budget, after one operation at least, and counts what it did.
+func TestFileTestEnds(t *testing.T) {
+	slow := fileTest{n: 1000, each: 2, op: func(int) error { time.Sleep(10 * time.Millisecond); return nil }}
+	begin := time.Now()
+	done, rate, err := slow.run(30 * time.Millisecond)
+	if took := time.Since(begin).Seconds(); err != nil || done == 0 || done == 1000 || rate < float64(done)*2/took {
+		t.Errorf("%d done at %v per second in %v s, %v", done, rate, took, err)
+	}
+	if done, _, err := slow.run(0); done != 1 || err != nil {
+		t.Errorf("without a budget: %d, %v", done, err)
+	}
+	bad := fileTest{n: 3, op: func(int) error { return io.ErrNoProgress }}
+	if _, _, err := bad.run(time.Second); !errors.Is(err, io.ErrNoProgress) {
+		t.Errorf("error %v", err)
 	}
 }
 
