@@ -138,7 +138,7 @@ func TestFileWorker(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if err := Worker([]string{"files", dir}, nil, &out); err != nil {
+	if err := Worker([]string{"files", dir, "1s"}, nil, &out); err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(out.String(), "\n"); n != 9 {

@@ -24,10 +24,6 @@ const (
 	smallFile  = 64 // bytes
 )
 
-// fileBudget ends a test that has not done all its operations by then: a rate is known as well after fewer. What a host with
-// hardware KVM does in a second takes minutes on an emulated one (a created file is some forty messages of 2 to 4 ms there).
-const fileBudget = 2 * time.Second
-
 // Names of files that the host puts into the directory before.
 const (
 	forSequential = "sequential"

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	"github.com/lucid-containers/lucid/test/rootfs"
 )
@@ -22,6 +23,8 @@ type Config struct {
 	RootfsTar string    // a Debian; default: the cached one of test/rootfs, which is built on first use
 	Progress  io.Writer // lines for whoever waits; default none
 	Runs      int       // of each measurement, 0: what the case thinks right
+
+	FileBudget time.Duration // when a test of the case 9p ends that has not done all its operations; 0: 2 s
 }
 
 // World is what the cases of a run share. Close takes all of it away.

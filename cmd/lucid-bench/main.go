@@ -113,6 +113,7 @@ func measure(ctx context.Context, args []string) error {
 	flags.StringVar(&c.Kernel, "kernel", "", "guest kernel `FILE` (default: guest/out/vmlinux beside bin/)")
 	flags.StringVar(&c.Initramfs, "initramfs", "", "initramfs `FILE` with the agent (default: beside the kernel)")
 	flags.StringVar(&c.RootfsTar, "rootfs", "", "`TAR` of a Debian (default: the cached one; debootstrap makes it)")
+	flags.DurationVar(&c.FileBudget, "budget", 0, "end each test of the case 9p after this `TIME` (default 2s; LAB_ICOUNT=1 wants less)")
 	out := flags.String("out", "", "append the results to this `FILE`, as JSON lines")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: lucid-bench [flags] [CASE ...] | list | report -out FILE.html FILE.jsonl ... | compare A.jsonl B.jsonl | check\n\nflags:")
