@@ -186,6 +186,49 @@ func TestFileTestEnds(t *testing.T) {
 	}
 }
 
+// TestLimit: a case begins no round after its share, one that does not look is cut off at the limit, and what comes after it is not
+// begun. What was measured is handed over all the same, and nothing of it is an error.
+func TestLimit(t *testing.T) {
+	w := &World{Config: Config{Limit: 300 * time.Millisecond, Progress: io.Discard}}
+	rounds := 0
+	list := []Case{
+		{Name: "long", run: func(_ context.Context, w *World) ([]Result, error) {
+			for i := 0; i < 1e6 && !w.clock.enough(i); i++ {
+				rounds++
+				time.Sleep(5 * time.Millisecond)
+			}
+			return []Result{{Subject: "lucid", Metric: "m", Values: []float64{1}}}, nil
+		}},
+		{Name: "stuck", run: func(ctx context.Context, _ *World) ([]Result, error) {
+			<-ctx.Done()
+			return []Result{{Subject: "lucid", Metric: "m", Values: []float64{2}}}, ctx.Err()
+		}},
+		{Name: "late", run: func(context.Context, *World) ([]Result, error) {
+			t.Error("it was begun")
+			return nil, nil
+		}},
+	}
+	var got []string
+	err := runCases(t.Context(), w, list, func(results []Result) error {
+		for _, r := range results {
+			got = append(got, strings.TrimSpace(r.Case+" "+r.Metric+r.Skipped))
+		}
+		return nil
+	})
+	const over = "the limit of 300ms for all cases was reached"
+	if diff := cmp.Diff([]string{"long m", "stuck m", "stuck " + over, "late " + over}, got); diff != "" || err != nil {
+		t.Errorf("%v, results (-want +got):\n%s", err, diff)
+	}
+	if rounds < 2 || rounds > 25 {
+		t.Errorf("%d rounds of 5 ms in a share of 100 ms", rounds)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := runCases(ctx, w, list[1:2], func([]Result) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+}
+
 // TestStreams connects the host's ends to a worker without a container between.
 func TestStreams(t *testing.T) {
 	p := newPinger(roundTrips)

@@ -44,30 +44,47 @@ func CheckCases(names []string) error {
 	return nil
 }
 
-// Run runs the named cases, or all. A case that fails is an error, and the results of those before it are returned with it.
-func Run(ctx context.Context, w *World, names []string) ([]Result, error) {
+// Run runs the named cases, or all, and hands over the results of each when it has ended, so that what was measured is there whatever
+// happens to the rest. It ends with the first case that fails; what that measured before is handed over too.
+func Run(ctx context.Context, w *World, names []string, each func([]Result) error) error {
 	if err := CheckCases(names); err != nil {
-		return nil, err
+		return err
 	}
-	var out []Result
+	var list []Case
 	for _, c := range Cases() {
-		if len(names) > 0 && !slices.Contains(names, c.Name) {
-			continue
+		if len(names) == 0 || slices.Contains(names, c.Name) {
+			list = append(list, c)
 		}
-		w.progress("%s: %s", c.Name, c.What)
-		results, err := c.run(ctx, w)
+	}
+	return runCases(ctx, w, list, each)
+}
+
+func runCases(ctx context.Context, w *World, list []Case, each func([]Result) error) error {
+	w.clock.limit = w.Limit
+	limited, cancel := w.clock.start(ctx)
+	defer cancel()
+	for i, c := range list {
+		var results []Result
+		var err error
+		if w.clock.over(limited) == nil {
+			w.progress("%s: %s", c.Name, c.What)
+			w.clock.next(len(list) - i)
+			results, err = c.run(limited, w)
+		}
+		if why := w.clock.over(limited); why != nil && ctx.Err() == nil {
+			results, err = append(results, Result{Subject: "the rest", Skipped: why.Error()}), nil
+		}
 		for i := range results {
 			results[i].Case = c.Name
 		}
-		out = append(out, results...)
-		if err != nil {
-			return out, fmt.Errorf("%s: %w", c.Name, err)
+		if err := errors.Join(err, each(results)); err != nil {
+			return fmt.Errorf("%s: %w", c.Name, err)
 		}
 		if ctx.Err() != nil {
-			return out, ctx.Err()
+			return ctx.Err()
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // collector gathers values by subject and metric, in the order in which they first come.

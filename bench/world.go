@@ -24,6 +24,9 @@ type Config struct {
 	Progress  io.Writer // lines for whoever waits; default none
 	Runs      int       // of each measurement, 0: what the case thinks right
 
+	// Limit is for all cases together; 0: none. A case that has had its share begins no further round, so that figures are of fewer
+	// runs; what has not begun when it is reached is not measured.
+	Limit      time.Duration
 	FileBudget time.Duration // when a test of the case 9p ends that has not done all its operations; 0: 2 s
 }
 
@@ -33,6 +36,7 @@ type World struct {
 	dir    string // scratch, of this run alone
 	tree   string // holds rootfs: what is exported to guests of QEMU
 	serial atomic.Int64
+	clock  clock
 	trials map[string]error // whether peers run here, by name
 	end    []func()         // what Close has to do, last first
 }
