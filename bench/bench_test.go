@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -226,6 +227,30 @@ func TestLimit(t *testing.T) {
 	cancel()
 	if err := runCases(ctx, w, list[1:2], func([]Result) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
+	}
+}
+
+// TestFailedCase: a case that fails is said on the page and does not keep the others from running; a host that is too slow is no failure.
+func TestFailedCase(t *testing.T) {
+	w := &World{Config: Config{Progress: io.Discard}}
+	list := []Case{
+		{Name: "bad", run: func(context.Context, *World) ([]Result, error) { return nil, io.ErrNoProgress }},
+		{Name: "slow", run: func(context.Context, *World) ([]Result, error) { return nil, fmt.Errorf("lucid: %w", errSlow) }},
+		{Name: "good", run: func(context.Context, *World) ([]Result, error) { return []Result{{Subject: "lucid"}}, nil }},
+	}
+	var got []string
+	err := runCases(t.Context(), w, list, func(results []Result) error {
+		for _, r := range results {
+			got = append(got, r.Case+": "+r.Skipped)
+		}
+		return nil
+	})
+	want := []string{"bad: " + io.ErrNoProgress.Error(), "slow: lucid: on this host a container does not end in 5m0s", "good: "}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if !errors.Is(err, io.ErrNoProgress) || errors.Is(err, errSlow) {
+		t.Errorf("error %v", err)
 	}
 }
 

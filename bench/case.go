@@ -45,7 +45,7 @@ func CheckCases(names []string) error {
 }
 
 // Run runs the named cases, or all, and hands over the results of each when it has ended, so that what was measured is there whatever
-// happens to the rest. It ends with the first case that fails; what that measured before is handed over too.
+// happens to the rest. A case that fails ends with a note instead of its other results, and is an error when all have run.
 func Run(ctx context.Context, w *World, names []string, each func([]Result) error) error {
 	if err := CheckCases(names); err != nil {
 		return err
@@ -63,6 +63,7 @@ func runCases(ctx context.Context, w *World, list []Case, each func([]Result) er
 	w.clock.limit = w.Limit
 	limited, cancel := w.clock.start(ctx)
 	defer cancel()
+	var failed error
 	for i, c := range list {
 		var results []Result
 		var err error
@@ -74,17 +75,23 @@ func runCases(ctx context.Context, w *World, list []Case, each func([]Result) er
 		if why := w.clock.over(limited); why != nil && ctx.Err() == nil {
 			results, err = append(results, Result{Subject: "the rest", Skipped: why.Error()}), nil
 		}
+		if err != nil && ctx.Err() == nil {
+			results = append(results, Result{Subject: "the rest", Skipped: err.Error()})
+			if !errors.Is(err, errSlow) {
+				failed = errors.Join(failed, fmt.Errorf("%s: %w", c.Name, err))
+			}
+		}
 		for i := range results {
 			results[i].Case = c.Name
 		}
-		if err := errors.Join(err, each(results)); err != nil {
-			return fmt.Errorf("%s: %w", c.Name, err)
+		if err := each(results); err != nil {
+			return err
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
-	return nil
+	return failed
 }
 
 // collector gathers values by subject and metric, in the order in which they first come.
@@ -120,7 +127,7 @@ func usable[S subject](ctx context.Context, w *World, c *collector, list []S) []
 	var out []S
 	for _, s := range list {
 		err := s.ready()
-		if err == nil {
+		if err == nil && !w.noTrial(s) {
 			err = w.trial(ctx, s) // also so that nobody reads cold files in what is measured
 			if s.ours() {
 				err = nil // ours is not skipped: what fails now fails again, as an error
@@ -133,6 +140,13 @@ func usable[S subject](ctx context.Context, w *World, c *collector, list []S) []
 		out = append(out, s)
 	}
 	return out
+}
+
+// noTrial says that a trial would take as long as what is to be measured. A start from a template has one all the same: it makes the
+// template.
+func (w *World) noTrial(s subject) bool {
+	o, ok := s.(*ociSubject)
+	return ok && o.vm && !o.template && w.Slow
 }
 
 // trial runs true once per subject and run.

@@ -27,6 +27,7 @@ type Config struct {
 	// Limit is for all cases together; 0: none. A case that has had its share begins no further round, so that figures are of fewer
 	// runs; what has not begun when it is reached is not measured.
 	Limit      time.Duration
+	Slow       bool          // the KVM interprets guest kernels (Machine.Soft): no trial starts of lucid
 	FileBudget time.Duration // when a test of the case 9p ends that has not done all its operations; 0: 2 s
 }
 

@@ -141,12 +141,13 @@ func measure(ctx context.Context, args []string) error {
 		return err
 	}
 	c.Progress = os.Stderr
+	m := bench.ThisMachine(commit)
+	c.Slow = m.KVM && m.Soft
 	w, err := bench.NewWorld(c)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	m := bench.ThisMachine(commit)
 	var file io.Writer = io.Discard
 	if *out != "" {
 		f, err := os.OpenFile(*out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
