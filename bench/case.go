@@ -126,6 +126,9 @@ func (c *collector) skipOr(subject string, err error) error {
 func usable[S subject](ctx context.Context, w *World, c *collector, list []S) []S {
 	var out []S
 	for _, s := range list {
+		if ctx.Err() != nil {
+			break // who was not tried is not to blame
+		}
 		err := s.ready()
 		if err == nil && !w.noTrial(s) {
 			err = w.trial(ctx, s) // also so that nobody reads cold files in what is measured
