@@ -3,7 +3,9 @@ package bench
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -137,14 +139,118 @@ func TestFileWorker(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if err := Worker([]string{"files", dir}, nil, &out); err != nil {
+	if err := Worker([]string{"files", dir, "1s"}, nil, &out); err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(out.String(), "\n"); n != 9 {
 		t.Errorf("%d results, want 9:\n%s", n, &out)
 	}
+	for _, r := range decodeResults(t, &out) {
+		if len(r.Values) != 1 || r.Values[0] <= 0 || r.Better != More {
+			t.Errorf("%+v", r)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "many")); err != nil || len(left) > 0 {
+		t.Errorf("%d small files are left, %v", len(left), err)
+	}
 	if err := Worker([]string{"nonsense"}, nil, io.Discard); err == nil {
 		t.Error("an unknown job must be an error")
+	}
+}
+
+func decodeResults(t *testing.T, r io.Reader) (list []Result) {
+	t.Helper()
+	for dec := json.NewDecoder(r); dec.More(); {
+		var r Result
+		if err := dec.Decode(&r); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// TestFileTestEnds: a test ends at its budget, after one operation at least, and counts what it did.
+func TestFileTestEnds(t *testing.T) {
+	slow := fileTest{n: 1000, each: 2, op: func(int) error { time.Sleep(10 * time.Millisecond); return nil }}
+	begin := time.Now()
+	done, rate, err := slow.run(30 * time.Millisecond)
+	if took := time.Since(begin).Seconds(); err != nil || done == 0 || done == 1000 || rate < float64(done)*2/took {
+		t.Errorf("%d done at %v per second in %v s, %v", done, rate, took, err)
+	}
+	if done, _, err := slow.run(0); done != 1 || err != nil {
+		t.Errorf("without a budget: %d, %v", done, err)
+	}
+	bad := fileTest{n: 3, op: func(int) error { return io.ErrNoProgress }}
+	if _, _, err := bad.run(time.Second); !errors.Is(err, io.ErrNoProgress) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestLimit: a case begins no round after its share, one that does not look is cut off at the limit, and what comes after it is not
+// begun. What was measured is handed over all the same, and nothing of it is an error.
+func TestLimit(t *testing.T) {
+	w := &World{Config: Config{Limit: 300 * time.Millisecond, Progress: io.Discard}}
+	rounds := 0
+	list := []Case{
+		{Name: "long", run: func(_ context.Context, w *World) ([]Result, error) {
+			for i := 0; i < 1e6 && !w.clock.enough(i); i++ {
+				rounds++
+				time.Sleep(5 * time.Millisecond)
+			}
+			return []Result{{Subject: "lucid", Metric: "m", Values: []float64{1}}}, nil
+		}},
+		{Name: "stuck", run: func(ctx context.Context, _ *World) ([]Result, error) {
+			<-ctx.Done()
+			return []Result{{Subject: "lucid", Metric: "m", Values: []float64{2}}}, ctx.Err()
+		}},
+		{Name: "late", run: func(context.Context, *World) ([]Result, error) {
+			t.Error("it was begun")
+			return nil, nil
+		}},
+	}
+	var got []string
+	err := runCases(t.Context(), w, list, func(results []Result) error {
+		for _, r := range results {
+			got = append(got, strings.TrimSpace(r.Case+" "+r.Metric+r.Skipped))
+		}
+		return nil
+	})
+	const over = "the limit of 300ms for all cases was reached"
+	if diff := cmp.Diff([]string{"long m", "stuck m", "stuck " + over, "late " + over}, got); diff != "" || err != nil {
+		t.Errorf("%v, results (-want +got):\n%s", err, diff)
+	}
+	if rounds < 2 || rounds > 25 {
+		t.Errorf("%d rounds of 5 ms in a share of 100 ms", rounds)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := runCases(ctx, w, list[1:2], func([]Result) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+}
+
+// TestFailedCase: a case that fails is said on the page and does not keep the others from running; a host that is too slow is no failure.
+func TestFailedCase(t *testing.T) {
+	w := &World{Config: Config{Progress: io.Discard}}
+	list := []Case{
+		{Name: "bad", run: func(context.Context, *World) ([]Result, error) { return nil, io.ErrNoProgress }},
+		{Name: "slow", run: func(context.Context, *World) ([]Result, error) { return nil, fmt.Errorf("lucid: %w", errSlow) }},
+		{Name: "good", run: func(context.Context, *World) ([]Result, error) { return []Result{{Subject: "lucid"}}, nil }},
+	}
+	var got []string
+	err := runCases(t.Context(), w, list, func(results []Result) error {
+		for _, r := range results {
+			got = append(got, r.Case+": "+r.Skipped)
+		}
+		return nil
+	})
+	want := []string{"bad: " + io.ErrNoProgress.Error(), "slow: lucid: on this host a container does not end in 5m0s", "good: "}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if !errors.Is(err, io.ErrNoProgress) || errors.Is(err, errSlow) {
+		t.Errorf("error %v", err)
 	}
 }
 

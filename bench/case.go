@@ -20,7 +20,7 @@ func Cases() []Case {
 	return []Case{
 		{"boot", "guest instructions to the agent's hello (counted, exact) and exits to a created container", boot},
 		{"sizes", "bytes of the programs, the guest kernel and the initramfs", sizes},
-		{"micro", "what one exit to user space, one MMIO notify with and without ioeventfd costs on this KVM", micro},
+		{"micro", "what one exit to user space, one MMIO notify with and without ioeventfd, one instruction and one system call that need an assist cost on this KVM", micro},
 		{"p9", "the 9P server without a VM, driven by hugelgupf/p9's client; peer: its localfs", p9Cases},
 		{"start", "create, start and exit of true and of echo in a Debian; peers runc, crun, QEMU microvm", start},
 		{"parallel", "ten starts of echo at once; peers runc, crun", parallel},
@@ -44,30 +44,54 @@ func CheckCases(names []string) error {
 	return nil
 }
 
-// Run runs the named cases, or all. A case that fails is an error, and the results of those before it are returned with it.
-func Run(ctx context.Context, w *World, names []string) ([]Result, error) {
+// Run runs the named cases, or all, and hands over the results of each when it has ended, so that what was measured is there whatever
+// happens to the rest. A case that fails ends with a note instead of its other results, and is an error when all have run.
+func Run(ctx context.Context, w *World, names []string, each func([]Result) error) error {
 	if err := CheckCases(names); err != nil {
-		return nil, err
+		return err
 	}
-	var out []Result
+	var list []Case
 	for _, c := range Cases() {
-		if len(names) > 0 && !slices.Contains(names, c.Name) {
-			continue
+		if len(names) == 0 || slices.Contains(names, c.Name) {
+			list = append(list, c)
 		}
-		w.progress("%s: %s", c.Name, c.What)
-		results, err := c.run(ctx, w)
+	}
+	return runCases(ctx, w, list, each)
+}
+
+func runCases(ctx context.Context, w *World, list []Case, each func([]Result) error) error {
+	w.clock.limit = w.Limit
+	limited, cancel := w.clock.start(ctx)
+	defer cancel()
+	var failed error
+	for i, c := range list {
+		var results []Result
+		var err error
+		if w.clock.over(limited) == nil {
+			w.progress("%s: %s", c.Name, c.What)
+			w.clock.next(len(list) - i)
+			results, err = c.run(limited, w)
+		}
+		if why := w.clock.over(limited); why != nil && ctx.Err() == nil {
+			results, err = append(results, Result{Subject: "the rest", Skipped: why.Error()}), nil
+		}
+		if err != nil && ctx.Err() == nil {
+			results = append(results, Result{Subject: "the rest", Skipped: err.Error()})
+			if !errors.Is(err, errSlow) {
+				failed = errors.Join(failed, fmt.Errorf("%s: %w", c.Name, err))
+			}
+		}
 		for i := range results {
 			results[i].Case = c.Name
 		}
-		out = append(out, results...)
-		if err != nil {
-			return out, fmt.Errorf("%s: %w", c.Name, err)
+		if err := each(results); err != nil {
+			return err
 		}
 		if ctx.Err() != nil {
-			return out, ctx.Err()
+			return ctx.Err()
 		}
 	}
-	return out, nil
+	return failed
 }
 
 // collector gathers values by subject and metric, in the order in which they first come.
@@ -102,8 +126,11 @@ func (c *collector) skipOr(subject string, err error) error {
 func usable[S subject](ctx context.Context, w *World, c *collector, list []S) []S {
 	var out []S
 	for _, s := range list {
+		if ctx.Err() != nil {
+			break // who was not tried is not to blame
+		}
 		err := s.ready()
-		if err == nil {
+		if err == nil && !w.noTrial(s) {
 			err = w.trial(ctx, s) // also so that nobody reads cold files in what is measured
 			if s.ours() {
 				err = nil // ours is not skipped: what fails now fails again, as an error
@@ -116,6 +143,13 @@ func usable[S subject](ctx context.Context, w *World, c *collector, list []S) []
 		out = append(out, s)
 	}
 	return out
+}
+
+// noTrial says that a trial would take as long as what is to be measured. A start from a template has one all the same: it makes the
+// template.
+func (w *World) noTrial(s subject) bool {
+	o, ok := s.(*ociSubject)
+	return ok && o.vm && !o.template && w.Slow
 }
 
 // trial runs true once per subject and run.

@@ -15,14 +15,14 @@ func (hostSubject) run(ctx context.Context, w *World, b *bundle, in io.Reader, o
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, containerLimit)
+	ctx, cancel := withLimit(ctx)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, spec.Process.Args[0], spec.Process.Args[1:]...)
 	cmd.SysProcAttr, cmd.Dir = chroot(spec.Root.Path), "/"
 	var errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, &errs
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w: %s", spec.Process.Args[0], err, lastLine(errs.String()))
+		return fmt.Errorf("%s: %w: %s", spec.Process.Args[0], slow(ctx, err), lastLine(errs.String()))
 	}
 	return nil
 }

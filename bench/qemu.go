@@ -183,7 +183,7 @@ func (q *qemuSubject) launch(ctx context.Context, w *World, b *bundle) (vm *qemu
 }
 
 func (q *qemuSubject) run(ctx context.Context, w *World, b *bundle, stdin io.Reader, stdout io.Writer) error {
-	ctx, cancel := context.WithTimeout(ctx, containerLimit)
+	ctx, cancel := withLimit(ctx)
 	defer cancel()
 	vm, in, out, err := q.launch(ctx, w, b)
 	if err != nil {
@@ -211,14 +211,14 @@ func (q *qemuSubject) run(ctx context.Context, w *World, b *bundle, stdin io.Rea
 		}
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return slow(ctx, ctx.Err())
 	case <-vm.client.Done():
 		return fmt.Errorf("the guest is gone: %w: %s", vm.client.Err(), lastLine(vm.console.String()))
 	}
 }
 
 func (q *qemuSubject) start(ctx context.Context, w *World, b *bundle) (func(), error) {
-	ctx, cancel := context.WithTimeout(ctx, containerLimit)
+	ctx, cancel := withLimit(ctx)
 	defer cancel()
 	vm, _, _, err := q.launch(ctx, w, b)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,6 +47,7 @@ type Machine struct {
 	MemMiB int       `json:"memMiB"`
 	Kernel string    `json:"kernel"`
 	KVM    bool      `json:"kvm"`            // /dev/kvm can be opened
+	Soft   bool      `json:"soft,omitempty"` // the CPU has neither VMX nor SVM: that KVM interprets guest kernels
 	Lab    bool      `json:"lab,omitempty"`  // an emulated host, docs/lab.md
 	Load   float64   `json:"load,omitempty"` // average of one minute at the start
 }
@@ -59,6 +61,9 @@ func (m Machine) String() string {
 	kvm := "no /dev/kvm"
 	if m.KVM {
 		kvm = "/dev/kvm"
+	}
+	if m.KVM && m.Soft {
+		kvm = "software /dev/kvm (guest kernels are interpreted)"
 	}
 	return fmt.Sprintf("%s: %d× %s, %d MiB, Linux %s, %s, load %.1f; %s, commit %s",
 		where, m.CPUs, m.CPU, m.MemMiB, m.Kernel, kvm, m.Load, m.Date.UTC().Format("2006-01-02 15:04 MST"), m.Commit)
@@ -75,7 +80,10 @@ func ThisMachine(commit string) Machine {
 	for line := range strings.Lines(string(info)) {
 		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
 			m.CPU = strings.TrimSpace(value)
-			break
+		} else if ok && strings.TrimSpace(name) == "flags" {
+			flags := strings.Fields(value)
+			m.Soft = !slices.Contains(flags, "vmx") && !slices.Contains(flags, "svm")
+			break // the other CPUs are alike
 		}
 	}
 	if kb, err := procField("/proc/meminfo", "MemTotal:"); err == nil {

@@ -24,7 +24,7 @@ func start(ctx context.Context, w *World) ([]Result, error) {
 		Result{Subject: "gokvm", Skipped: "no driver for it in lucid-bench yet"})
 	list := usable(ctx, w, &c, starters())
 	n := w.runs(10)
-	for i := range n {
+	for i := 0; i < n && !w.clock.enough(i); i++ {
 		for _, s := range list {
 			w.progress("start: %d of %d: %s", i+1, n, s.name())
 			for _, args := range [][]string{{"echo", "x"}, {"true"}} {
@@ -62,7 +62,7 @@ func phases(ctx context.Context, w *World, c *collector) error {
 		if s.ready() != nil {
 			return nil // said before
 		}
-		for range min(3, w.runs(3)) {
+		for i := 0; i < min(3, w.runs(3)) && !w.clock.enough(i); i++ {
 			t, err := timeline(ctx, w, s, "true")
 			if err != nil {
 				return err
@@ -91,7 +91,7 @@ func timeline(ctx context.Context, w *World, s *ociSubject, args ...string) (*co
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, containerLimit)
+	ctx, cancel := withLimit(ctx)
 	defer cancel()
 	cmd, err := s.command(ctx, w, "run", "--keep", "--bundle", b.dir, b.id)
 	if err != nil {
@@ -99,7 +99,7 @@ func timeline(ctx context.Context, w *World, s *ociSubject, args ...string) (*co
 	}
 	defer s.remove(w, b)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%s run: %w: %s", s.label, err, lastLine(string(out)))
+		return nil, fmt.Errorf("%s run: %w: %s", s.label, slow(ctx, err), lastLine(string(out)))
 	}
 	data, err := os.ReadFile(filepath.Join(w.dir, "state-"+s.label, b.id, control.TimelineFile))
 	if err != nil {
@@ -113,9 +113,10 @@ func timeline(ctx context.Context, w *World, s *ociSubject, args ...string) (*co
 func parallel(ctx context.Context, w *World) ([]Result, error) {
 	const width = 10
 	var c collector
+	list := usable(ctx, w, &c, []subject{lucidSubject("lucid"), templateSubject(), peerSubject("crun"), peerSubject("runc")})
 	n := w.runs(3)
-	for i := range n {
-		for _, s := range usable(ctx, w, &c, []subject{lucidSubject("lucid"), templateSubject(), peerSubject("crun"), peerSubject("runc")}) {
+	for i := 0; i < n && !w.clock.enough(i); i++ {
+		for _, s := range list {
 			w.progress("parallel: %d of %d: %s", i+1, n, s.name())
 			var group sync.WaitGroup
 			failed := make(chan error, width)
@@ -138,30 +139,15 @@ func parallel(ctx context.Context, w *World) ([]Result, error) {
 			c.add(Result{Subject: s.name(), Metric: "ten at once, all ended", Unit: "ms", Better: Less}, took)
 		}
 	}
-	c.dedupeSkips()
 	return c.results, nil
 }
 
-// dedupeSkips keeps one reason per subject.
-func (c *collector) dedupeSkips() {
-	seen := map[string]bool{}
-	out := c.results[:0]
-	for _, r := range c.results {
-		if r.Skipped != "" && seen[r.Subject] {
-			continue
-		}
-		if r.Skipped != "" {
-			seen[r.Subject] = true
-		}
-		out = append(out, r)
-	}
-	c.results = out
-}
-
-// execs measures a second process.
+// execs measures a second process, in containers that run meanwhile.
 func execs(ctx context.Context, w *World) ([]Result, error) {
 	var c collector
-	for _, s := range usable(ctx, w, &c, []keeper{lucidSubject("lucid"), peerSubject("crun"), peerSubject("runc")}) {
+	list := usable(ctx, w, &c, []keeper{lucidSubject("lucid"), peerSubject("crun"), peerSubject("runc")})
+	bundles := make([]*bundle, len(list))
+	for i, s := range list {
 		b, err := w.newBundle(ctx, "sleep", "3600")
 		if err != nil {
 			return c.results, err
@@ -170,20 +156,20 @@ func execs(ctx context.Context, w *World) ([]Result, error) {
 		if err != nil {
 			return c.results, err
 		}
-		n := w.runs(10)
-		for i := range n {
-			w.progress("exec: %s: %d of %d", s.name(), i+1, n)
+		defer stop()
+		bundles[i] = b
+	}
+	n := w.runs(10)
+	for i := 0; i < n && !w.clock.enough(i); i++ {
+		w.progress("exec: %d of %d", i+1, n)
+		for j, s := range list {
 			var out flow
 			begin := time.Now()
-			if err = s.exec(ctx, w, b, &out, "echo", "x"); err != nil {
-				break
+			if err := s.exec(ctx, w, bundles[j], &out, "echo", "x"); err != nil {
+				return c.results, err
 			}
 			c.add(Result{Subject: s.name(), Metric: "first byte of exec echo", Unit: "ms", Better: Less}, since(begin, out.first))
 			c.add(Result{Subject: s.name(), Metric: "exec echo to its end", Unit: "ms", Better: Less}, since(begin, time.Now()))
-		}
-		stop()
-		if err != nil {
-			return c.results, err
 		}
 	}
 	return c.results, nil

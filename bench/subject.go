@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +17,22 @@ import (
 
 // containerLimit is how long one container may take, generous because a software KVM interprets guest kernels.
 const containerLimit = 5 * time.Minute
+
+// errSlow is wrapped by the error of a container that the limit has ended. It is the host's fault, not the benchmark's.
+var errSlow = fmt.Errorf("on this host a container does not end in %v", containerLimit)
+
+// slow makes err an errSlow if it comes from ctx, which has the limit.
+func slow(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errSlow) {
+		return errSlow
+	}
+	return err
+}
+
+// withLimit is for one container.
+func withLimit(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, containerLimit, errSlow)
+}
 
 // subject runs containers.
 type subject interface {
@@ -94,7 +111,7 @@ func (s *ociSubject) command(ctx context.Context, w *World, args ...string) (*ex
 }
 
 func (s *ociSubject) run(ctx context.Context, w *World, b *bundle, in io.Reader, out io.Writer) error {
-	ctx, cancel := context.WithTimeout(ctx, containerLimit)
+	ctx, cancel := withLimit(ctx)
 	defer cancel()
 	cmd, err := s.command(ctx, w, "run", "--bundle", b.dir, b.id)
 	if err != nil {
@@ -104,7 +121,7 @@ func (s *ociSubject) run(ctx context.Context, w *World, b *bundle, in io.Reader,
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, &errs
 	if err := cmd.Run(); err != nil {
 		s.remove(w, b)
-		return fmt.Errorf("%s run: %w: %s", s.label, err, lastLine(errs.String()))
+		return fmt.Errorf("%s run: %w: %s", s.label, slow(ctx, err), lastLine(errs.String()))
 	}
 	return nil
 }
@@ -119,7 +136,7 @@ func (s *ociSubject) remove(w *World, b *bundle) {
 }
 
 func (s *ociSubject) start(ctx context.Context, w *World, b *bundle) (func(), error) {
-	ctx, cancel := context.WithTimeout(ctx, containerLimit)
+	ctx, cancel := withLimit(ctx)
 	defer cancel()
 	log := filepath.Join(b.dir, "log")
 	cmd, err := s.command(ctx, w, "--log", log, "run", "--detach", "--bundle", b.dir, b.id)
@@ -130,13 +147,13 @@ func (s *ociSubject) start(ctx context.Context, w *World, b *bundle) (func(), er
 	if err := cmd.Run(); err != nil {
 		text, _ := os.ReadFile(log)
 		s.remove(w, b)
-		return nil, fmt.Errorf("%s run: %w: %s", s.label, err, lastLine(string(text)))
+		return nil, fmt.Errorf("%s run: %w: %s", s.label, slow(ctx, err), lastLine(string(text)))
 	}
 	return func() { s.remove(w, b) }, nil
 }
 
 func (s *ociSubject) exec(ctx context.Context, w *World, b *bundle, out io.Writer, args ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, containerLimit)
+	ctx, cancel := withLimit(ctx)
 	defer cancel()
 	cmd, err := s.command(ctx, w, append([]string{"exec", b.id}, args...)...)
 	if err != nil {
@@ -145,7 +162,7 @@ func (s *ociSubject) exec(ctx context.Context, w *World, b *bundle, out io.Write
 	var errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = out, &errs
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s exec: %w: %s", s.label, err, lastLine(errs.String()))
+		return fmt.Errorf("%s exec: %w: %s", s.label, slow(ctx, err), lastLine(errs.String()))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	"github.com/lucid-containers/lucid/test/rootfs"
 )
@@ -22,6 +23,12 @@ type Config struct {
 	RootfsTar string    // a Debian; default: the cached one of test/rootfs, which is built on first use
 	Progress  io.Writer // lines for whoever waits; default none
 	Runs      int       // of each measurement, 0: what the case thinks right
+
+	// Limit is for all cases together; 0: none. A case that has had its share begins no further round, so that figures are of fewer
+	// runs; what has not begun when it is reached is not measured.
+	Limit      time.Duration
+	Slow       bool          // the KVM interprets guest kernels (Machine.Soft): no trial starts of lucid
+	FileBudget time.Duration // when a test of the case 9p ends that has not done all its operations; 0: 2 s
 }
 
 // World is what the cases of a run share. Close takes all of it away.
@@ -30,6 +37,7 @@ type World struct {
 	dir    string // scratch, of this run alone
 	tree   string // holds rootfs: what is exported to guests of QEMU
 	serial atomic.Int64
+	clock  clock
 	trials map[string]error // whether peers run here, by name
 	end    []func()         // what Close has to do, last first
 }

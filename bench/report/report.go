@@ -44,6 +44,7 @@ type skipView struct{ Cases, Subject, Why string }
 type caseView struct {
 	Name, What string
 	Bars       []chart
+	Figures    []figure
 	Stacks     []stack
 	Curves     []curve
 }
@@ -60,8 +61,14 @@ type bar struct {
 	Width, Whisker   float64 // percent of the longest: median, and from there to the 90th percentile
 	Median, P90, Min float64
 	N                int
-	Single           bool // nothing to say but the value
-	Alone            bool // and nothing to compare it with: no bar
+	Single           bool   // nothing to say but the value
+	Ratio            string // of a peer: how it stands to lucid
+}
+
+// figure is a metric of one subject, with nothing to compare it with.
+type figure struct {
+	Metric, Unit string
+	bar
 }
 
 func newRunView(r bench.MachineRun) runView {
@@ -69,7 +76,7 @@ func newRunView(r bench.MachineRun) runView {
 	if r.Machine.Lab {
 		v.Title = "The lab"
 	}
-	v.Title += r.Machine.Date.UTC().Format(", 15:04") // several runs of one machine may be on the page
+	v.Title += r.Machine.Date.UTC().Format(", 2 January 2006, 15:04") // several runs of one machine may be on the page
 	what := map[string]string{}
 	for _, c := range bench.Cases() {
 		what[c.Name] = c.What
@@ -132,8 +139,31 @@ func (c *caseView) add(r bench.Result) {
 	})
 }
 
+// compare says of each peer how it stands to the first subject of ours.
+func (ch *chart) compare() {
+	i := slices.IndexFunc(ch.Bars, func(b bar) bool { return b.Ours })
+	if i < 0 || ch.Bars[i].Median == 0 {
+		return
+	}
+	for j := range ch.Bars {
+		if j != i && ch.Bars[j].Median != 0 {
+			ch.Bars[j].Ratio = bench.Number(ch.Bars[j].Median/ch.Bars[i].Median) + " × " + ch.Bars[i].Subject
+		}
+	}
+}
+
 // finish scales what has been added.
 func (c *caseView) finish() {
+	charts := c.Bars[:0]
+	for _, ch := range c.Bars {
+		if len(ch.Bars) == 1 {
+			c.Figures = append(c.Figures, figure{ch.Metric, ch.Unit, ch.Bars[0]})
+			continue
+		}
+		ch.compare()
+		charts = append(charts, ch)
+	}
+	c.Bars = charts
 	for i := range c.Bars {
 		var longest float64
 		for _, b := range c.Bars[i].Bars {
@@ -144,7 +174,6 @@ func (c *caseView) finish() {
 		}
 		for j := range c.Bars[i].Bars {
 			b := &c.Bars[i].Bars[j]
-			b.Alone = b.Single && len(c.Bars[i].Bars) == 1
 			b.Width = 100 * b.Median / longest
 			b.Whisker = 100 * (b.P90 - b.Median) / longest
 		}

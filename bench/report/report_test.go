@@ -21,6 +21,7 @@ func TestPage(t *testing.T) {
 			{Case: "start", Subject: "lucid", Metric: "to agent_hello", Unit: "ms", Stack: true, Values: []float64{30}},
 			{Case: "density", Subject: "lucid", Metric: "used", Unit: "MiB", Series: true, Values: []float64{0, 40, 80}},
 			{Case: "start", Subject: "runsc", Skipped: "not installed"},
+			{Case: "sizes", Subject: "lucid", Metric: "vmlinux", Unit: "bytes", Better: bench.Less, Values: []float64{12345}},
 			{Case: "parallel", Subject: "runsc", Skipped: "not installed"},
 		},
 	}}
@@ -34,6 +35,8 @@ func TestPage(t *testing.T) {
 		`width:50.00%`,                   // runc's median beside its own 90th percentile
 		`width:25.00%`, "to agent_hello", // 10 of 40 ms
 		"points=\"52.0,230.0 306.0,121.0", // the curve goes up
+		"2.00 × lucid",                    // a peer's factor
+		"<td>vmlinux</td>",                // nothing to compare: a line, no bar
 		"runsc (start, parallel): not installed",
 	} {
 		if !strings.Contains(text, want) {

@@ -88,7 +88,11 @@ func check(ctx context.Context, args []string) error {
 		return err
 	}
 	defer w.Close()
-	results, err := bench.Run(ctx, w, exactCases)
+	var results []bench.Result
+	err = bench.Run(ctx, w, exactCases, func(of []bench.Result) error {
+		results = append(results, of...)
+		return nil
+	})
 	if err != nil {
 		return err
 	}
@@ -113,6 +117,8 @@ func measure(ctx context.Context, args []string) error {
 	flags.StringVar(&c.Kernel, "kernel", "", "guest kernel `FILE` (default: guest/out/vmlinux beside bin/)")
 	flags.StringVar(&c.Initramfs, "initramfs", "", "initramfs `FILE` with the agent (default: beside the kernel)")
 	flags.StringVar(&c.RootfsTar, "rootfs", "", "`TAR` of a Debian (default: the cached one; debootstrap makes it)")
+	flags.DurationVar(&c.Limit, "limit", 0, "begin no round of a case that has used its share of this `TIME`, and end at it (default: none)")
+	flags.DurationVar(&c.FileBudget, "budget", 0, "end each test of the case 9p after this `TIME` (default 2s; LAB_ICOUNT=1 wants less)")
 	out := flags.String("out", "", "append the results to this `FILE`, as JSON lines")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: lucid-bench [flags] [CASE ...] | list | report -out FILE.html FILE.jsonl ... | compare A.jsonl B.jsonl | check\n\nflags:")
@@ -135,12 +141,13 @@ func measure(ctx context.Context, args []string) error {
 		return err
 	}
 	c.Progress = os.Stderr
+	m := bench.ThisMachine(commit)
+	c.Slow = m.KVM && m.Soft
 	w, err := bench.NewWorld(c)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	m := bench.ThisMachine(commit)
 	var file io.Writer = io.Discard
 	if *out != "" {
 		f, err := os.OpenFile(*out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -153,20 +160,11 @@ func measure(ctx context.Context, args []string) error {
 	if err := bench.Write(file, bench.MachineRun{Machine: m}); err != nil {
 		return err
 	}
-	// Case by case, so that what has been measured is there whatever happens to the rest.
 	var all []bench.Result
-	if len(cases) == 0 {
-		for _, c := range bench.Cases() {
-			cases = append(cases, c.Name)
-		}
-	}
-	for _, name := range cases {
-		results, runErr := bench.Run(ctx, w, []string{name})
+	err = bench.Run(ctx, w, cases, func(results []bench.Result) error {
 		all = append(all, results...)
-		if err = errors.Join(runErr, bench.WriteResults(file, results)); err != nil {
-			break
-		}
-	}
+		return bench.WriteResults(file, results)
+	})
 	if ctx.Err() != nil { // what it broke off is no news
 		err = ctx.Err()
 	}

@@ -1,7 +1,6 @@
 package assist
 
 import (
-	"log/slog"
 	"path/filepath"
 	"testing"
 
@@ -42,41 +41,6 @@ func TestKVMProbe(t *testing.T) {
 	}
 }
 
-// assisted runs a program on p until it writes to a port, with the assist that
-// this back-end needs, and returns the port, the value and the counts.
-func assisted(t *testing.T, p *probeVM, needs Needs, user bool) (port uint16, value byte, counts map[string]uint64) {
-	t.Helper()
-	vm := New(Config{
-		Needs: needs, Memory: p.mem, CPUID: p.leaves, Log: slog.New(slog.DiscardHandler), KickAll: func() {},
-	})
-	v := vm.VCPU(p.cpu)
-	if err := probeStart(p.cpu, user); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if err := v.AfterExit(); err != nil {
-			t.Fatal(err)
-		}
-		if err := v.BeforeEntry(); err != nil {
-			t.Fatal(err)
-		}
-		exit, err := p.cpu.Run()
-		if err != nil {
-			t.Fatal(err)
-		}
-		switch exit.Reason {
-		case kvm.ExitIntr:
-		case kvm.ExitIO:
-			return exit.IO.Port, exit.IO.Data[0], vm.Counts()
-		default:
-			handled, err := v.Exit(&exit)
-			if err != nil || !handled {
-				t.Fatalf("exit %s: handled %v, %v", exit.Reason, handled, err)
-			}
-		}
-	}
-}
-
 func probeFixture(t *testing.T) (*probeVM, Needs) {
 	t.Helper()
 	sys := testKVM(t)
@@ -111,27 +75,18 @@ func checkCount(t *testing.T, needed bool, counts map[string]uint64, name string
 func TestKVMPopcntLoop(t *testing.T) {
 	p, needs := probeFixture(t)
 	const n = 2000
-	code := []byte{
-		0xb9, n & 0xff, n >> 8, 0, 0, // mov $n, %ecx
-		0x31, 0xd2, // xor %edx, %edx
-		0xf3, 0x48, 0x0f, 0xb8, 0xc3, // 1: popcnt %rbx, %rax
-		0x01, 0xc2, // add %eax, %edx
-		0xff, 0xc9, // dec %ecx
-		0x75, 0xf5, // jnz 1b
-		0xe6, probePortDone, 0xf4,
-	}
-	if err := p.mem.WriteAt(code, probeKCode); err != nil {
+	exit, vm, _, err := p.loop(needs, InstructionLoop, n)
+	if err != nil {
 		t.Fatal(err)
 	}
-	port, _, counts := assisted(t, p, needs, false)
 	r, err := p.cpu.Regs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if port != probePortDone || r.RDX != 16*n || r.RCX != 0 { // RBX has 16 bits set
-		t.Errorf("port %#x, rdx %d rcx %d", port, r.RDX, r.RCX)
+	if exit.IO.Port != probePortDone || r.RDX != 16*n || r.RCX != 0 { // RBX has 16 bits set
+		t.Errorf("%s, rdx %d rcx %d", probeOutcome(exit), r.RDX, r.RCX)
 	}
-	checkCount(t, needs.Emulation, counts, "popcnt", n)
+	checkCount(t, needs.Emulation, vm.Counts(), "popcnt", n)
 }
 
 // TestKVMSyscallLoop: 100 SYSCALLs and SYSRETs, then UD2, as
@@ -139,32 +94,34 @@ func TestKVMPopcntLoop(t *testing.T) {
 func TestKVMSyscallLoop(t *testing.T) {
 	p, needs := probeFixture(t)
 	const n = 100
-	user := []byte{
-		0xbb, n, 0, 0, 0, // mov $n, %ebx
-		0x31, 0xff, // xor %edi, %edi
-		0x0f, 0x05, // 1: syscall
-		0xff, 0xcb, // dec %ebx
-		0x75, 0xfa, // jnz 1b
-		0x0f, 0x0b, // ud2
+	exit, vm, _, err := p.loop(needs, SyscallLoop, n)
+	if err != nil {
+		t.Fatal(err)
 	}
-	kernel := []byte{
-		0xff, 0xc7, // inc %edi
-		0x48, 0x0f, 0x07, // sysretq
-	}
-	for addr, code := range map[uint64][]byte{probeUCode: user, probeHandler: kernel} {
-		if err := p.mem.WriteAt(code, addr); err != nil {
-			t.Fatal(err)
-		}
-	}
-	port, vector, counts := assisted(t, p, needs, true)
 	r, err := p.cpu.Regs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if port != probePortFault || vector != vectorUD || r.RDI != n || r.RBX != 0 {
-		t.Errorf("port %#x vector %d, %d SYSCALLs arrived, %d to go", port, vector, r.RDI, r.RBX)
+	if exit.IO.Port != probePortFault || exit.IO.Data[0] != vectorUD || r.RDI != n || r.RBX != 0 {
+		t.Errorf("%s, %d SYSCALLs arrived, %d to go", probeOutcome(exit), r.RDI, r.RBX)
 	}
-	checkCount(t, needs.Syscall, counts, "syscall", n)
+	checkCount(t, needs.Syscall, vm.Counts(), "syscall", n)
+}
+
+// TestKVMCost: what lucid-bench measures with.
+func TestKVMCost(t *testing.T) {
+	sys := testKVM(t)
+	needs, err := Probe(sys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []Loop{InstructionLoop, SyscallLoop} {
+		took, err := Cost(sys, needs, l, 100)
+		if err != nil || took <= 0 {
+			t.Errorf("%s: %v, %v", l.Name, took, err)
+		}
+		t.Logf("%s: %v", l.Name, took)
+	}
 }
 
 // TestKVMWalk compares the page walk with KVM's own.
