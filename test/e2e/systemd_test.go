@@ -64,8 +64,12 @@ func TestSystemdV1(t *testing.T) {
 	}
 	rec := readRecord(t, b.id)
 	for _, f := range []struct{ controller, file, want string }{
-		{"memory", "memory.limit_in_bytes", strconv.Itoa(most)}, {"cpu,cpuacct", "cpu.shares", "512"}, {"pids", "pids.max", "542"},
-		{"cpuset", "cpuset.cpus", "0"}, {"freezer", "cgroup.procs", strconv.Itoa(rec.Pid)}, {"systemd", "cgroup.procs", strconv.Itoa(rec.Pid)},
+		{"memory", "memory.limit_in_bytes", strconv.Itoa(most)},
+		{"cpu,cpuacct", "cpu.shares", "512"},
+		{"pids", "pids.max", "542"},
+		{"cpuset", "cpuset.cpus", "0"},
+		{"freezer", "cgroup.procs", strconv.Itoa(rec.Pid)},
+		{"systemd", "cgroup.procs", strconv.Itoa(rec.Pid)},
 	} {
 		dir := "/sys/fs/cgroup/" + f.controller + cgroup
 		if rec.CgroupPaths[f.controller] != dir {
