@@ -56,7 +56,7 @@ func TestWords(t *testing.T) {
 		{
 			"software",
 			Report{Modules: []string{"kvm", "kvm_pvm"}, Needs: assist.Needs{Emulation: true, Syscall: true}, Speed: 1.3e6},
-			[]string{"software KVM", "(module kvm_pvm)", "SYSCALL from user mode", "1.3 M", "half a minute"},
+			[]string{"software KVM", "(module kvm_pvm)", "SYSCALL from user mode", "1.3 M", "quarter of a minute"},
 		},
 		{"no device, intel", Report{Flag: "vmx", Err: gone}, []string{"VMs:      no.", "/dev/kvm", "modprobe kvm_intel"}},
 		{"no device, amd", Report{Flag: "svm", Err: gone}, []string{"modprobe kvm_amd"}},

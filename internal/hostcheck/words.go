@@ -90,7 +90,7 @@ func (r *Report) speedWords() string {
 	case r.Speed >= speedEmulated:
 		return text + "Expect a container to start in seconds: this host's CPU is emulated itself or very slow."
 	default:
-		return text + "Expect a container to start in half a minute, computing in it at the host's speed, " +
+		return text + "Expect a container to start in a quarter of a minute, computing in it at the host's speed, " +
 			"and system calls of it to take about a millisecond each."
 	}
 }
