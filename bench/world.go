@@ -38,6 +38,7 @@ type World struct {
 	tree   string // holds rootfs: what is exported to guests of QEMU
 	serial atomic.Int64
 	clock  clock
+	warm   bool             // a container of ours has had its trial
 	trials map[string]error // whether peers run here, by name
 	end    []func()         // what Close has to do, last first
 }
