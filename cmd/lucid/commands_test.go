@@ -75,7 +75,7 @@ func TestFeatures(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(f.Hooks) != 6 || len(f.MountOptions) < 40 || len(f.Linux.Capabilities) < 40 || f.Linux.Capabilities[0] != "CAP_CHOWN" ||
-		f.Linux.Cgroup["v2"] != true || f.Linux.Cgroup["systemd"] != false {
+		f.Linux.Cgroup["v2"] != true || f.Linux.Cgroup["systemd"] != true {
 		t.Errorf("%+v", f)
 	}
 }
@@ -175,6 +175,9 @@ func TestUpdateResources(t *testing.T) {
 		"":                              "{}",
 		"--memory 10m --memory-swap -1": `{"memory":{"limit":10485760,"swap":-1}}`,
 		"--cpu-quota 5000 --cpu-period 10000 --cpu-share 2": `{"cpu":{"shares":2,"quota":5000,"period":10000}}`,
+		"--cpuset-cpus 0-1 --cpuset-mems 0":                 `{"cpu":{"cpus":"0-1","mems":"0"}}`,
+		"--blkio-weight 500":                                `{"blockIO":{"weight":500}}`,
+		"--cpu-burst 500 --cpu-idle 1":                      `{"cpu":{"burst":500,"idle":1}}`,
 		"--pids-limit 9 --kernel-memory 1":                  `{"pids":{"limit":9}}`,
 		"-r " + file + " --memory x":                        `{"pids":{"limit":5}}`,
 	} {
@@ -186,8 +189,8 @@ func TestUpdateResources(t *testing.T) {
 		"--memory lots":                      "invalid value for memory",
 		"--memory 99999999999g":              "out of range",
 		"--pids-limit 1k":                    "invalid value for pids-limit",
-		"--cpuset-cpus 0":                    "--cpuset-cpus is not supported yet",
-		"--blkio-weight 5":                   "--blkio-weight is not supported yet",
+		"--blkio-weight 70000":               `invalid value for blkio-weight: "70000" is out of range`,
+		"--cpu-rt-period 5":                  "--cpu-rt-period is not supported yet",
 		"-r /no/such":                        "no such file",
 		"-r " + filepath.Dir(file):           "is a directory",
 		"-r " + os.Args[0] + " --pids-limit": "resources: invalid character",

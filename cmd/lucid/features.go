@@ -45,7 +45,7 @@ func supported() *features.Features {
 				string(specs.NetworkNamespace), string(specs.PIDNamespace), string(specs.TimeNamespace),
 				string(specs.UserNamespace), string(specs.UTSNamespace),
 			},
-			Cgroup: &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &no},
+			Cgroup: &features.Cgroup{V1: &yes, V2: &yes, Systemd: &yes, SystemdUser: &yes, Rdma: &no},
 			Seccomp: &features.Seccomp{
 				Enabled: &yes, Actions: seccomp.Actions, Operators: seccomp.Operators, Archs: seccomp.Architectures,
 				KnownFlags: seccomp.Flags, SupportedFlags: seccomp.Flags,

@@ -23,7 +23,7 @@ func globalFlags() []cli.Flag {
 		&cli.StringFlag{Name: "log", Usage: "append to this log `FILE` (default: standard error)"},
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},
 		&cli.StringFlag{Name: "root", Value: defaultRoot(), Usage: "`DIR` for the state of containers, best on a tmpfs"},
-		&cli.BoolFlag{Name: "systemd-cgroup", Usage: "take a cgroupsPath as SLICE:PREFIX:NAME; the cgroup is made without systemd in any case"},
+		&cli.BoolFlag{Name: "systemd-cgroup", Usage: "have systemd make the cgroup, a scope; cgroupsPath is SLICE:PREFIX:NAME"},
 		&cli.StringFlag{Name: "rootless", Value: "auto", Usage: "true, false or auto, which it always is: accepted for runc's callers"},
 
 		&cli.StringFlag{Name: "kernel", Usage: "boot this guest kernel, a vmlinux or bzImage `FILE`"},

@@ -97,7 +97,7 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 		cfg: runtime.CreateConfig{
 			ID: cmd.Args().First(), Bundle: bundle, Spec: spec, Plan: plan, Kernel: kernel, Initramfs: initramfs,
 			Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Terminal: terminal,
-			SandboxLog: a.log.file, LogJSON: a.log.json, Debug: a.log.debug, Profile: profile,
+			SystemdCgroup: cmd.Bool("systemd-cgroup"), SandboxLog: a.log.file, LogJSON: a.log.json, Debug: a.log.debug, Profile: profile,
 			Template: cmp.Or(cmd.String("template"), plan.VM.Template, fallback),
 		},
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -26,6 +27,11 @@ func (a *app) updateCommand() *cli.Command {
 		&cli.StringFlag{Name: "memory-reservation", Usage: "soft memory limit in `BYTES`"},
 		&cli.StringFlag{Name: "memory-swap", Usage: "limit of memory and swap together in `BYTES`"},
 		&cli.StringFlag{Name: "pids-limit", Usage: "largest number of processes"},
+		&cli.StringFlag{Name: "cpu-burst", Usage: "CPU time in `MICROSECONDS` that may be saved up"},
+		&cli.StringFlag{Name: "cpu-idle", Usage: "1: only what others leave of the CPU time"},
+		&cli.StringFlag{Name: "cpuset-cpus", Usage: "run the VM on these `CPUS` of the host, such as 0-2,7"},
+		&cli.StringFlag{Name: "cpuset-mems", Usage: "use the memory of these `NODES` of the host"},
+		&cli.StringFlag{Name: "blkio-weight", Usage: "weight of the VM's input and output on the host, 10 to 1000"},
 		&cli.StringFlag{Name: "kernel-memory", Hidden: true},
 		&cli.StringFlag{Name: "kernel-memory-tcp", Hidden: true},
 	}
@@ -34,7 +40,7 @@ func (a *app) updateCommand() *cli.Command {
 	}
 	return &cli.Command{
 		Name:      "update",
-		Usage:     "change limits of a container, inside its VM",
+		Usage:     "change limits of a container, inside its VM and of its cgroup on the host",
 		ArgsUsage: "CONTAINER-ID",
 		Flags:     flags,
 		Action: func(_ context.Context, cmd *cli.Command) error {
@@ -59,20 +65,13 @@ func (a *app) updateCommand() *cli.Command {
 			for _, field := range oci.IgnoredInResources(res) {
 				a.log.Info(oci.NoEffect(field))
 			}
-			data, err := json.Marshal(oci.GuestResources(res))
-			if err != nil {
-				return err
-			}
-			return c.Update(data)
+			return c.Update(res)
 		},
 	}
 }
 
-// updateNotYet are flags of runc's for what the guest has no limit of.
-var updateNotYet = []string{
-	"blkio-weight", "cpu-burst", "cpu-rt-period", "cpu-rt-runtime", "cpuset-cpus", "cpuset-mems", "cpu-idle",
-	"l3-cache-schema", "mem-bw-schema",
-}
+// updateNotYet are flags of runc's for what has no limit here.
+var updateNotYet = []string{"cpu-rt-period", "cpu-rt-runtime", "l3-cache-schema", "mem-bw-schema"}
 
 func updateResources(cmd *cli.Command) (*specs.LinuxResources, error) {
 	if path := cmd.String("resources"); path != "" {
@@ -94,6 +93,9 @@ func updateResources(cmd *cli.Command) (*specs.LinuxResources, error) {
 	}{
 		{"cpu-period", func(n int64) { v := uint64(n); cpu.Period, r.CPU = &v, &cpu }, false},
 		{"cpu-quota", func(n int64) { cpu.Quota, r.CPU = &n, &cpu }, false},
+		{"cpu-burst", func(n int64) { v := uint64(n); cpu.Burst, r.CPU = &v, &cpu }, false},
+		{"cpu-idle", func(n int64) { cpu.Idle, r.CPU = &n, &cpu }, false},
+		{"blkio-weight", func(n int64) { v := uint16(n); r.BlockIO = &specs.LinuxBlockIO{Weight: &v} }, false},
 		{"cpu-share", func(n int64) { v := uint64(n); cpu.Shares, r.CPU = &v, &cpu }, false},
 		{"memory", func(n int64) { mem.Limit, r.Memory = &n, &mem }, true},
 		{"memory-reservation", func(n int64) { mem.Reservation, r.Memory = &n, &mem }, true},
@@ -108,7 +110,13 @@ func updateResources(cmd *cli.Command) (*specs.LinuxResources, error) {
 		if err != nil {
 			return nil, fmt.Errorf("invalid value for %s: %w", f.name, err)
 		}
+		if f.name == "blkio-weight" && (n < 0 || n > math.MaxUint16) {
+			return nil, fmt.Errorf("invalid value for %s: %q is out of range", f.name, text)
+		}
 		f.set(n)
+	}
+	if cpus, mems := cmd.String("cpuset-cpus"), cmd.String("cpuset-mems"); cpus != "" || mems != "" {
+		cpu.Cpus, cpu.Mems, r.CPU = cpus, mems, &cpu
 	}
 	return r, nil
 }

@@ -42,34 +42,24 @@ func ignored(spec *specs.Spec) []string {
 	out.add(l.IntelRdt != nil, "linux.intelRdt")
 	out.add(l.MemoryPolicy != nil, "linux.memoryPolicy")
 	if r := l.Resources; r != nil {
-		if b := r.BlockIO; b != nil {
-			out.add(!zero(b.LeafWeight), "linux.resources.blockIO.leafWeight")
-			leaf := func(d specs.LinuxWeightDevice) bool { return !zero(d.LeafWeight) }
-			out.add(slices.ContainsFunc(b.WeightDevice, leaf), "linux.resources.blockIO.weightDevice[].leafWeight")
-		}
-		out = append(out, ignoredAlways(r)...)
+		out = append(out, IgnoredInResources(r)...)
 	}
 	return out
 }
 
-// IgnoredInResources lists what of the linux.resources of an update is set and
-// has no effect. The rules for devices are not on the list: each caller sets
-// them.
+// IgnoredInResources lists what of linux.resources is set and has no effect, at
+// creation or in an update. The rules for devices are not on the list: each
+// caller sets them.
 func IgnoredInResources(r *specs.LinuxResources) []string {
 	var out fields
-	// Set once, at creation: an update goes to the guest.
-	out.add(r.BlockIO != nil && !emptyBlockIO(r.BlockIO), "linux.resources.blockIO")
-	return append(out, ignoredAlways(r)...)
-}
-
-// ignoredAlways is what neither creation nor update cares for.
-func ignoredAlways(r *specs.LinuxResources) []string {
-	var out fields
+	if b := r.BlockIO; b != nil {
+		out.add(!zero(b.LeafWeight), "linux.resources.blockIO.leafWeight")
+		leaf := func(d specs.LinuxWeightDevice) bool { return !zero(d.LeafWeight) }
+		out.add(slices.ContainsFunc(b.WeightDevice, leaf), "linux.resources.blockIO.weightDevice[].leafWeight")
+	}
 	out.add(r.Network != nil, "linux.resources.network")
 	out.add(len(r.Rdma) > 0, "linux.resources.rdma")
 	if c := r.CPU; c != nil {
-		out.add(c.Cpus != "", "linux.resources.cpu.cpus")
-		out.add(c.Mems != "", "linux.resources.cpu.mems")
 		out.add(set(c.RealtimeRuntime) != nil, "linux.resources.cpu.realtimeRuntime")
 		out.add(set(c.RealtimePeriod) != nil, "linux.resources.cpu.realtimePeriod")
 	}

@@ -39,8 +39,8 @@ type Host struct {
 	NewNetNS bool   `json:",omitempty"`
 	// CgroupsPath is linux.cgroupsPath as written.
 	CgroupsPath string `json:",omitempty"`
-	// BlockIO is linux.resources.blockIO if it says anything.
-	BlockIO *specs.LinuxBlockIO `json:",omitempty"`
+	// Resources is what of linux.resources is for the cgroup there.
+	Resources *specs.LinuxResources `json:",omitempty"`
 	// Hooks are those of the host: all but startContainer.
 	Hooks *specs.Hooks `json:",omitempty"`
 }
@@ -80,9 +80,7 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 	p.Host.Hooks = hostHooks(spec.Hooks)
 	if l := spec.Linux; l != nil {
 		p.Host.CgroupsPath = l.CgroupsPath
-		if r := l.Resources; r != nil && r.BlockIO != nil && !emptyBlockIO(r.BlockIO) {
-			p.Host.BlockIO = r.BlockIO
-		}
+		p.Host.Resources = HostResources(l.Resources)
 		if p.Seccomp, err = seccomp.Compile(l.Seccomp); err != nil {
 			return nil, fmt.Errorf("%s: %w", ConfigFile, err)
 		}
@@ -284,31 +282,4 @@ func guestLinux(l *specs.Linux) *specs.Linux {
 		g.Resources = GuestResources(l.Resources)
 	}
 	return g
-}
-
-// GuestResources is what of linux.resources reaches the agent. A zero is no
-// limit that anybody means: docker update sends one for what it leaves alone,
-// and runc takes it so.
-func GuestResources(r *specs.LinuxResources) *specs.LinuxResources {
-	g := &specs.LinuxResources{Unified: r.Unified}
-	if m := r.Memory; m != nil {
-		g.Memory = &specs.LinuxMemory{Limit: set(m.Limit), Reservation: set(m.Reservation)}
-	}
-	if r.Pids != nil {
-		g.Pids = &specs.LinuxPids{Limit: set(r.Pids.Limit)}
-	}
-	if r.CPU != nil {
-		// Not cpus and mems: they number the host's CPUs and NUMA nodes.
-		c := r.CPU
-		g.CPU = &specs.LinuxCPU{Shares: set(c.Shares), Quota: set(c.Quota), Period: set(c.Period), Burst: set(c.Burst), Idle: set(c.Idle)}
-	}
-	return g
-}
-
-// set is nil for a zero.
-func set[T int64 | uint64](p *T) *T {
-	if p == nil || *p == 0 {
-		return nil
-	}
-	return p
 }

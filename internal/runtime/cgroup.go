@@ -3,7 +3,8 @@ package runtime
 // The host's cgroup of a sandbox process. `docker stats` and everybody who
 // watches for OOM kills find it by the process's pid. The limits of
 // config.json are those of the guest, not of this cgroup, where the VM's own
-// needs would count against them; but blockIO is (cgroupio.go).
+// needs would count against them; but what numbers the host's devices and CPUs
+// is (cgrouplimit.go). With --systemd-cgroup it is a scope's: scope.go.
 
 import (
 	"bufio"
@@ -29,11 +30,8 @@ type cgroups struct {
 
 // findCgroups looks up linux.cgroupsPath and changes nothing.
 func findCgroups(root, cgroupsPath string) (*cgroups, error) {
-	path, err := expandCgroup(cgroupsPath)
-	if err != nil {
-		return nil, err
-	}
 	c := &cgroups{}
+	var err error
 	if c.v2, err = isCgroup2(root); err != nil {
 		return nil, err
 	}
@@ -44,7 +42,7 @@ func findCgroups(root, cgroupsPath string) (*cgroups, error) {
 		}
 	}
 	for i := range c.all {
-		if c.all[i].target, err = c.all[i].dir(path); err != nil {
+		if c.all[i].target, err = c.all[i].dir(cgroupsPath); err != nil {
 			return nil, fmt.Errorf("linux.cgroupsPath: %w", err)
 		}
 	}
@@ -62,6 +60,26 @@ func (c *cgroups) fresh() []string {
 	return dirs
 }
 
+// paths are the directories by the names of their controllers, which is empty
+// for v2: as in runc's state.json.
+func (c *cgroups) paths() map[string]string {
+	paths := make(map[string]string)
+	for _, h := range c.all {
+		paths[h.controller] = h.target
+	}
+	return paths
+}
+
+// cgroupsAt is what paths has told.
+func cgroupsAt(paths map[string]string) *cgroups {
+	c := &cgroups{}
+	for controller, dir := range paths {
+		c.v2 = c.v2 || controller == ""
+		c.all = append(c.all, hierarchy{controller: controller, target: dir})
+	}
+	return c
+}
+
 // join makes the cgroups and puts a process into them.
 func (c *cgroups) join(pid int) error {
 	for _, h := range c.all {
@@ -74,43 +92,6 @@ func (c *cgroups) join(pid int) error {
 		}
 	}
 	return nil
-}
-
-// expandCgroup turns systemd's form SLICE:PREFIX:NAME into a path. The scope
-// is made by us and not by systemd (docs/docker.md).
-func expandCgroup(path string) (string, error) {
-	parts := strings.Split(path, ":")
-	if len(parts) != 3 || strings.Contains(path, "/") {
-		return path, nil
-	}
-	slice, prefix, name := parts[0], parts[1], parts[2]
-	if slice == "" {
-		slice = "system.slice"
-	}
-	base, ok := strings.CutSuffix(slice, ".slice")
-	if !ok || name == "" {
-		return "", fmt.Errorf("linux.cgroupsPath: %q is not of the form SLICE:PREFIX:NAME", path)
-	}
-	// a-b.slice lies in a.slice: systemd.slice(5).
-	dir := "/"
-	if base != "-" {
-		var up string
-		for part := range strings.SplitSeq(base, "-") {
-			if part == "" {
-				return "", fmt.Errorf("linux.cgroupsPath: %q is not the name of a slice", slice)
-			}
-			up += part
-			dir = filepath.Join(dir, up+".slice")
-			up += "-"
-		}
-	}
-	if strings.HasSuffix(name, ".slice") {
-		return filepath.Join(dir, name), nil
-	}
-	if prefix != "" {
-		name = prefix + "-" + name
-	}
-	return filepath.Join(dir, name+".scope"), nil
 }
 
 func isCgroup2(root string) (bool, error) {

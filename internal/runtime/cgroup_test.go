@@ -10,29 +10,6 @@ import (
 	"testing"
 )
 
-func TestExpandCgroup(t *testing.T) {
-	for in, want := range map[string]string{
-		"/docker/abc":                    "/docker/abc",
-		"relative":                       "relative",
-		"system.slice:docker:abc":        "/system.slice/docker-abc.scope",
-		":docker:abc":                    "/system.slice/docker-abc.scope",
-		"a-b.slice:cri:x":                "/a.slice/a-b.slice/cri-x.scope",
-		"-.slice::x":                     "/x.scope",
-		"user.slice:x:deep.slice":        "/user.slice/deep.slice",
-		"/not:systemd:because/of/slash":  "/not:systemd:because/of/slash",
-		"machine.slice:libpod:0123abcde": "/machine.slice/libpod-0123abcde.scope",
-	} {
-		if got, err := expandCgroup(in); err != nil || got != want {
-			t.Errorf("%q: %q, %v, want %q", in, got, err, want)
-		}
-	}
-	for _, in := range []string{"noslice:docker:abc", "a.slice:docker:", "a--b.slice:x:y"} {
-		if got, err := expandCgroup(in); err == nil {
-			t.Errorf("%q: %q, want an error", in, got)
-		}
-	}
-}
-
 func TestHierarchyDir(t *testing.T) {
 	h := hierarchy{mount: "/m", own: "/user/me"}
 	for in, want := range map[string]string{"/a/b": "/m/a/b", "a": "/m/user/me/a", "/../../x": "/m/x", "../../x": "/m/user/me/x"} {

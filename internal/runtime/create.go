@@ -55,7 +55,10 @@ type CreateConfig struct {
 	Bound   bool
 	LogJSON bool
 	Debug   bool
-	Profile string // directory for what the sandbox measures of itself; empty: none
+	// SystemdCgroup has systemd make the cgroup, of a linux.cgroupsPath of the
+	// form SLICE:PREFIX:NAME.
+	SystemdCgroup bool
+	Profile       string // directory for what the sandbox measures of itself; empty: none
 	// Template is where the VM begins: template.Off or empty for a boot,
 	// template.Auto, or the name of a template that is there.
 	Template string
@@ -94,6 +97,7 @@ func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (_ *Container, e
 	launch, err := r.launch(ctx, c, cfg)
 	if cfg.template != "" && templateRefused(err) {
 		r.log.Warn("booting: " + err.Error())
+		c.leaveScope() // the next one needs its name
 		cfg.template = ""
 		launch, err = r.launch(ctx, c, cfg)
 	}
@@ -167,7 +171,7 @@ func (r *Runtime) spawn(c *Container, cfg CreateConfig) (*os.File, error) {
 		Token: c.rec.Token, Version: cfg.Spec.Version, ID: cfg.ID, Bundle: cfg.Bundle, Rootfs: cfg.Plan.Host.Rootfs.Path,
 		Created: time.Now().UTC(), Annotations: cfg.Spec.Annotations, Hooks: cfg.Plan.Host.Hooks, Cgroups: c.rec.Cgroups,
 	}
-	groups, err := c.findCgroups(cfg.Plan.Host.CgroupsPath)
+	place, err := c.findPlace(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +184,7 @@ func (r *Runtime) spawn(c *Container, cfg CreateConfig) (*os.File, error) {
 	}
 	c.rec.Pid = c.child.cmd.Process.Pid
 	if c.rec.StartTime, err = startTime(c.rec.Pid); err == nil {
-		err = c.enter(groups, cfg.Plan.Host.BlockIO)
+		err = c.enter(place, cfg)
 	}
 	if err == nil {
 		err = writeRecord(c.dir, &c.rec)
@@ -190,35 +194,6 @@ func (r *Runtime) spawn(c *Container, cfg CreateConfig) (*os.File, error) {
 		return nil, err
 	}
 	return ours, nil
-}
-
-// findCgroups looks up where the sandbox process is to be and writes down what
-// is to be removed again, before it exists. Without a cgroupsPath the process
-// stays in the caller's cgroup.
-func (c *Container) findCgroups(path string) (*cgroups, error) {
-	if path == "" {
-		return &cgroups{}, nil
-	}
-	groups, err := findCgroups(cgroupRoot, path)
-	if err != nil {
-		return nil, err
-	}
-	c.rec.Cgroups = append(c.rec.Cgroups, groups.fresh()...) // a second try finds them there
-	return groups, nil
-}
-
-// enter puts the sandbox process, which waits for its configuration, there,
-// under the limits that are the host's.
-func (c *Container) enter(groups *cgroups, io *specs.LinuxBlockIO) error {
-	err := groups.join(c.rec.Pid)
-	if err == nil {
-		err = groups.limitIO(io)
-	}
-	if err != nil && os.Geteuid() != 0 {
-		c.log.Info("no cgroup for the sandbox process", "err", err)
-		return nil
-	}
-	return err
 }
 
 // start runs the sandbox command with its descriptors (control.LaunchFD and

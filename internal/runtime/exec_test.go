@@ -293,10 +293,11 @@ func TestOperate(t *testing.T) {
 	if s, err := c.Stats(); err != nil || s.PidsCurrent != 3 {
 		t.Errorf("stats %+v, %v", s, err)
 	}
-	if err := c.Update(json.RawMessage(`{"pids": {"limit": 7}}`)); err != nil {
+	limit := int64(7)
+	if err := c.Update(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}); err != nil {
 		t.Error(err)
 	}
-	if err := c.Update(json.RawMessage(`{}`)); err == nil || err.Error() != "nothing to update" {
+	if err := c.Update(&specs.LinuxResources{}); err == nil || err.Error() != "nothing to update" {
 		t.Errorf("the guest's answer: %v", err)
 	}
 	if err := c.Signal(unix.SIGKILL); err != nil {
@@ -304,7 +305,7 @@ func TestOperate(t *testing.T) {
 	}
 	c.Wait()
 	for name, call := range map[string]func() error{
-		"pause": c.Pause, "update": func() error { return c.Update(json.RawMessage(`{}`)) },
+		"pause": c.Pause, "update": func() error { return c.Update(&specs.LinuxResources{}) },
 		"pids":  func() error { _, err := c.Pids(); return err },
 		"stats": func() error { _, err := c.Stats(); return err },
 	} {

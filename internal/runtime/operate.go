@@ -2,11 +2,13 @@ package runtime
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/lucid-containers/lucid/internal/control"
+	"github.com/lucid-containers/lucid/internal/oci"
 	"github.com/lucid-containers/lucid/internal/wire"
 )
 
@@ -67,8 +69,12 @@ func (c *Container) Stats() (*wire.StatsResult, error) {
 	return &s, err
 }
 
-// Update changes the limits of the container's cgroup in the guest. resources
-// is a specs.LinuxResources.
-func (c *Container) Update(resources json.RawMessage) error {
-	return c.operate(control.MethodUpdate, resources, nil, ErrNotRunning, Created, Running, Paused)
+// Update changes the limits of the container's cgroups, in the guest and on the
+// host.
+func (c *Container) Update(r *specs.LinuxResources) error {
+	err := c.operate(control.MethodUpdate, oci.GuestResources(r), nil, ErrNotRunning, Created, Running, Paused)
+	if err != nil {
+		return err
+	}
+	return c.limitHost(oci.HostResources(r))
 }

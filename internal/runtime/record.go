@@ -11,6 +11,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/internal/systemd"
 )
 
 // Files of a state directory.
@@ -39,6 +41,11 @@ type record struct {
 	StartTime uint64 `json:"startTime"`
 	// Cgroups are the directories that were made for the sandbox process.
 	Cgroups []string `json:"cgroups,omitempty"`
+	// CgroupPaths are the directories that it is in, by controllers: runc's name
+	// and form.
+	CgroupPaths map[string]string `json:"cgroup_paths,omitempty"`
+	// Scope is the unit that systemd has made for it.
+	Scope *systemd.Scope `json:"systemdScope,omitempty"`
 	// Committed says that Create has succeeded.
 	Committed bool `json:"committed"`
 	// Started is only looked at when a live sandbox process does not answer.

@@ -180,6 +180,7 @@ func (r *Runtime) remove(id string, rec *record) error {
 		return err
 	}
 	if rec != nil {
+		(&Container{id: id, rec: *rec, log: r.log}).leaveScope()
 		removeCgroups(rec.Cgroups)
 		runPoststop(rec, r.log)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/lucid-containers/lucid/internal/assets"
 	"github.com/lucid-containers/lucid/internal/oci"
 	"github.com/lucid-containers/lucid/internal/runtime"
+	"github.com/lucid-containers/lucid/internal/systemd"
 )
 
 // rootfsDir is where the mounts of Create go, in the bundle.
@@ -138,6 +139,8 @@ func createConfig(r *task.CreateTaskRequest) (*runtime.CreateConfig, error) {
 		ID: r.ID, Bundle: r.Bundle, Spec: spec, Plan: plan, Kernel: kernel, Initramfs: initramfs, Terminal: r.Terminal,
 		// The VM must not outlive the only process that knows of it.
 		Bound: true,
+		// A kubelet with the systemd driver says so by the form alone.
+		SystemdCgroup: systemd.IsScopePath(plan.Host.CgroupsPath) && systemd.Running() == nil,
 	}, nil
 }
 

@@ -17,7 +17,6 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"github.com/lucid-containers/lucid/internal/oci"
 	"github.com/lucid-containers/lucid/internal/wire"
 )
 
@@ -192,7 +191,7 @@ func (s *service) CloseIO(_ context.Context, r *task.CloseIORequest) (*emptypb.E
 	return &emptypb.Empty{}, nil
 }
 
-// Update changes limits inside the VM.
+// Update changes limits, inside the VM and of its cgroup.
 func (s *service) Update(_ context.Context, r *task.UpdateTaskRequest) (*emptypb.Empty, error) {
 	c, err := s.container(r.ID)
 	if err != nil {
@@ -205,11 +204,7 @@ func (s *service) Update(_ context.Context, r *task.UpdateTaskRequest) (*emptypb
 	if want == nil {
 		return nil, status.Error(codes.InvalidArgument, "resources: null")
 	}
-	data, err := json.Marshal(oci.GuestResources(want))
-	if err != nil {
-		return nil, err
-	}
-	return &emptypb.Empty{}, c.rc.Update(data)
+	return &emptypb.Empty{}, c.rc.Update(want)
 }
 
 // Stats are the counters of the container's cgroup in the VM. They have the form of

@@ -17,7 +17,7 @@ import (
 
 // TestDockerMore is what takes a dockerd with other settings, or takes long.
 func TestDockerMore(t *testing.T) {
-	d := newDocker(t)
+	d := newDocker(t, "cgroupfs")
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *docker)

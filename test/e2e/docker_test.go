@@ -29,6 +29,8 @@ type docker struct {
 	dir    string
 	socket string
 	log    string
+	// cgroups is its driver: cgroupfs or systemd.
+	cgroups string
 
 	containerd string // its socket
 	cmd        *exec.Cmd
@@ -36,9 +38,9 @@ type docker struct {
 }
 
 // newDocker starts it with the Debian image in it.
-func newDocker(t *testing.T) *docker {
+func newDocker(t *testing.T, cgroups string) *docker {
 	t.Helper()
-	d := &docker{client: "/usr/bin/docker", dir: filepath.Join(world.dir, "docker")}
+	d := &docker{client: "/usr/bin/docker", dir: filepath.Join(world.dir, "docker"), cgroups: cgroups}
 	for _, name := range []string{d.client, "/usr/sbin/dockerd", "/usr/bin/containerd-shim-runc-v2"} {
 		if _, err := os.Stat(name); err != nil {
 			t.Fatalf("%v: apt-get install docker.io containerd runc", err)
@@ -67,7 +69,7 @@ func (d *docker) up(t *testing.T) {
 	d.cmd = exec.Command("/usr/sbin/dockerd",
 		"--data-root", filepath.Join(d.dir, "data"), "--exec-root", filepath.Join(d.dir, "exec"), "--pidfile", filepath.Join(d.dir, "pid"),
 		"--containerd", d.containerd, "-H", "unix://"+d.socket, "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
-		"--live-restore", "--exec-opt", "native.cgroupdriver=cgroupfs", "--storage-driver", "overlay2",
+		"--live-restore", "--exec-opt", "native.cgroupdriver="+d.cgroups, "--storage-driver", "overlay2",
 		"--add-runtime", "lucid="+world.lucid, "--default-runtime", "lucid")
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	// Debian's containerd and runc before anybody else's.
@@ -169,7 +171,7 @@ func oneOff(args ...string) []string {
 }
 
 func TestDocker(t *testing.T) {
-	d := newDocker(t)
+	d := newDocker(t, "cgroupfs")
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *docker)

@@ -19,7 +19,7 @@ type podman struct {
 	flags []string
 }
 
-func newPodman(t *testing.T) *podman {
+func newPodman(t *testing.T, cgroups string) *podman {
 	t.Helper()
 	for _, name := range []string{"/usr/bin/podman", "/usr/bin/conmon"} {
 		if _, err := os.Stat(name); err != nil {
@@ -30,7 +30,7 @@ func newPodman(t *testing.T) *podman {
 	must(t, os.MkdirAll(dir, 0o711))
 	return &podman{flags: []string{
 		"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--tmpdir", filepath.Join(dir, "tmp"),
-		"--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", world.lucid,
+		"--storage-driver", "vfs", "--cgroup-manager", cgroups, "--events-backend", "file", "--runtime", world.lucid,
 	}}
 }
 
@@ -58,7 +58,7 @@ func (p *podman) must(t *testing.T, args ...string) string {
 
 // TestPodman: podman's commands on a root file system, without an image.
 func TestPodman(t *testing.T) {
-	p := newPodman(t)
+	p := newPodman(t, "cgroupfs")
 	rootfs := func(t *testing.T) string { return newBundle(t).root }
 	t.Run("Run", func(t *testing.T) {
 		r := p.run(t, strings.NewReader("in\n"), "run", "-i", "--rm", "--network", "none", "--log-driver", "none", "--env", "A=1", "--user", "7", "--workdir", "/usr",

@@ -73,3 +73,39 @@ func TestLimitIO(t *testing.T) {
 		}
 	}
 }
+
+func TestLimitCPUs(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cpus := &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0-1", Mems: "0"}}
+	for name, c := range map[string]*cgroups{
+		"v2": cgroupsAt(map[string]string{"": dir}),
+		"v1": cgroupsAt(map[string]string{"cpu,cpuacct": "/no/such", "cpuset": dir}),
+	} {
+		if err := c.limit(cpus); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for file, want := range map[string]string{"cpuset.cpus": "0-1", "cpuset.mems": "0"} {
+			if data, err := os.ReadFile(filepath.Join(dir, file)); err != nil || string(data) != want {
+				t.Errorf("%s: %s: %q, %v", name, file, data, err)
+			}
+			if err := os.Truncate(filepath.Join(dir, file), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, c := range map[string]*cgroups{
+		"no cgroup": cgroupsAt(nil), "no controller": cgroupsAt(map[string]string{"": t.TempDir()}), "not mounted": cgroupsAt(map[string]string{"cpu": dir}),
+	} {
+		if err := c.limit(cpus); !errors.Is(err, errNoCpuset) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := c.limit(&specs.LinuxResources{CPU: &specs.LinuxCPU{}}); err != nil {
+			t.Errorf("%s, no limit: %v", name, err)
+		}
+	}
+}

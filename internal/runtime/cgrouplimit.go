@@ -9,15 +9,67 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// linux.resources.blockIO on the host's cgroup. What a container reads and
-// writes in its files the sandbox process does for it, so a limit that names
-// the host's block devices has its place here; the guest has no block devices.
+// What of linux.resources numbers the host's devices and CPUs, on the host's
+// cgroup. What a container reads and writes in its files the sandbox process
+// does for it, and the VM's CPUs are threads of that.
 
-// errNoIO is what blockIO comes to on a host of cgroup v1, and without a cgroup.
-var errNoIO = errors.New("linux.resources.blockIO: needs linux.cgroupsPath, on a host with cgroup v2")
+var (
+	// errNoIO is what blockIO comes to on a host of cgroup v1, and without a cgroup.
+	errNoIO = errors.New("linux.resources.blockIO: needs linux.cgroupsPath, on a host with cgroup v2")
+	// errNoCpuset is what cpus and mems come to without one.
+	errNoCpuset = errors.New("linux.resources.cpu.cpus and mems: need linux.cgroupsPath, on a host with the cpuset controller")
+)
+
+// limit applies it; nil is no limit.
+func (c *cgroups) limit(r *specs.LinuxResources) error {
+	if r == nil {
+		return nil
+	}
+	if err := c.limitCPUs(r.CPU); err != nil {
+		return err
+	}
+	return c.limitIO(r.BlockIO)
+}
+
+// limitCPUs says on which CPUs, and in which nodes' memory, the VM runs.
+func (c *cgroups) limitCPUs(cpu *specs.LinuxCPU) error {
+	if cpu == nil || cpu.Cpus == "" && cpu.Mems == "" {
+		return nil
+	}
+	for _, h := range c.all {
+		if !c.v2 && h.controller != "cpuset" {
+			continue
+		}
+		for _, s := range []setting{{"cpuset.cpus", cpu.Cpus}, {"cpuset.mems", cpu.Mems}} {
+			if s.value == "" {
+				continue
+			}
+			err := s.write(h.target)
+			if errors.Is(err, os.ErrNotExist) {
+				return errNoCpuset
+			}
+			if err != nil {
+				return fmt.Errorf("linux.resources.cpu: %s %q: %w", s.file, s.value, err)
+			}
+		}
+		return nil
+	}
+	return errNoCpuset
+}
 
 // setting is one write to a file of a cgroup.
 type setting struct{ file, value string }
+
+// write does it. The file is not made if it is not there, whatever the file
+// system.
+func (s setting) write(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, s.file), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(s.value)
+	return errors.Join(err, f.Close())
+}
 
 // ioSettings says what to write where: cgroup-v2.rst, "IO". With the scheduler
 // BFQ weights go to files of its own.
@@ -73,14 +125,9 @@ func (c *cgroups) limitIO(b *specs.LinuxBlockIO) error {
 	dir := c.all[0].target
 	_, err := os.Lstat(filepath.Join(dir, "io.bfq.weight"))
 	for _, s := range ioSettings(b, err == nil) {
-		// Not made if it is not there, whatever the file system.
-		f, err := os.OpenFile(filepath.Join(dir, s.file), os.O_WRONLY, 0)
+		err := s.write(dir)
 		if errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("linux.resources.blockIO: this host's io controller has no %s", s.file)
-		}
-		if err == nil {
-			_, err = f.WriteString(s.value)
-			err = errors.Join(err, f.Close())
 		}
 		if err != nil {
 			return fmt.Errorf("linux.resources.blockIO: %q: %w", s.value, err)

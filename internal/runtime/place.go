@@ -1,0 +1,116 @@
+package runtime
+
+// Where a sandbox process is on the host: in cgroups that are made here
+// (cgroup.go), or in a scope that systemd makes.
+
+import (
+	"context"
+	"os"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/lucid-containers/lucid/internal/systemd"
+)
+
+// place is one of the two.
+type place struct {
+	groups *cgroups
+	scope  *systemd.Scope // if it is set, groups comes of it
+}
+
+// findPlace looks it up, and writes down what is to be removed again before it
+// exists. Without a cgroupsPath the process stays in the caller's cgroup.
+func (c *Container) findPlace(cfg CreateConfig) (place, error) {
+	path := cfg.Plan.Host.CgroupsPath
+	if cfg.SystemdCgroup {
+		if err := systemd.Running(); err != nil {
+			return place{}, err
+		}
+		scope, err := systemd.NewScope(path, cfg.ID, os.Geteuid() != 0, cfg.Plan.VM.Memory)
+		return place{scope: scope}, err
+	}
+	if path == "" {
+		return place{groups: &cgroups{}}, nil
+	}
+	groups, err := findCgroups(cgroupRoot, path)
+	if err != nil {
+		return place{}, err
+	}
+	c.rec.Cgroups = append(c.rec.Cgroups, groups.fresh()...) // a second try finds them there
+	c.rec.CgroupPaths = groups.paths()
+	return place{groups: groups}, nil
+}
+
+// enter puts the sandbox process, which waits for its configuration, there,
+// under the limits that are the host's.
+func (c *Container) enter(p place, cfg CreateConfig) error {
+	host := cfg.Plan.Host.Resources
+	if p.scope != nil {
+		return c.enterScope(p.scope, cfg.Spec.Annotations, host)
+	}
+	err := p.groups.join(c.rec.Pid)
+	if err == nil {
+		err = p.groups.limit(host)
+	}
+	if err != nil && os.Geteuid() != 0 {
+		c.log.Info("no cgroup for the sandbox process", "err", err)
+		return nil
+	}
+	return err
+}
+
+// enterScope has systemd do it. What systemd leaves alone of cgroup v1 is done
+// here. Nothing is to be removed if this process dies on the way: a scope ends
+// with its last process.
+func (c *Container) enterScope(scope *systemd.Scope, annotations map[string]string, host *specs.LinuxResources) error {
+	v2, err := isCgroup2(cgroupRoot)
+	if err != nil {
+		return err
+	}
+	path, err := scope.Start(context.Background(), c.rec.Pid, host, annotations, v2)
+	if err != nil {
+		return err
+	}
+	c.rec.Scope = scope
+	groups, err := findCgroups(cgroupRoot, path)
+	if err != nil {
+		return err
+	}
+	c.rec.Cgroups = append(c.rec.Cgroups, groups.fresh()...)
+	c.rec.CgroupPaths = groups.paths()
+	if err := writeRecord(c.dir, &c.rec); err != nil {
+		return err
+	}
+	if !v2 {
+		if err := groups.join(c.rec.Pid); err != nil {
+			return err
+		}
+	}
+	return groups.limit(host)
+}
+
+// leaveScope ends the unit, if there is one. Mostly it has ended with its
+// process; a systemd that does not answer keeps no container from its end.
+func (c *Container) leaveScope() {
+	if c.rec.Scope == nil {
+		return
+	}
+	if err := c.rec.Scope.Stop(context.Background()); err != nil {
+		c.log.Warn("the container's scope may be left", "unit", c.rec.Scope.Unit, "err", err)
+	}
+	c.rec.Scope = nil
+}
+
+// limitHost changes the limits of the container's cgroup on the host.
+func (c *Container) limitHost(host *specs.LinuxResources) error {
+	if host == nil {
+		return nil
+	}
+	groups := cgroupsAt(c.rec.CgroupPaths)
+	if c.rec.Scope != nil {
+		if err := c.rec.Scope.Set(context.Background(), host, groups.v2); err != nil {
+			return err
+		}
+	}
+	return groups.limit(host)
+}
