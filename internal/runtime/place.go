@@ -26,7 +26,8 @@ func (c *Container) findPlace(cfg CreateConfig) (place, error) {
 		if err := systemd.Running(); err != nil {
 			return place{}, err
 		}
-		scope, err := systemd.NewScope(path, cfg.ID, os.Geteuid() != 0, cfg.Plan.VM.Memory)
+		scope, err := systemd.NewScope(path, cfg.ID, c.rec.Token, os.Geteuid() != 0, cfg.Plan.VM.Memory)
+		c.rec.Scope = scope
 		return place{scope: scope}, err
 	}
 	if path == "" {
@@ -60,8 +61,7 @@ func (c *Container) enter(p place, cfg CreateConfig) error {
 }
 
 // enterScope has systemd do it. What systemd leaves alone of cgroup v1 is done
-// here. Nothing is to be removed if this process dies on the way: a scope ends
-// with its last process.
+// here.
 func (c *Container) enterScope(scope *systemd.Scope, annotations map[string]string, host *specs.LinuxResources) error {
 	v2, err := isCgroup2(cgroupRoot)
 	if err != nil {
@@ -71,7 +71,6 @@ func (c *Container) enterScope(scope *systemd.Scope, annotations map[string]stri
 	if err != nil {
 		return err
 	}
-	c.rec.Scope = scope
 	groups, err := findCgroups(cgroupRoot, path)
 	if err != nil {
 		return err
@@ -90,7 +89,8 @@ func (c *Container) enterScope(scope *systemd.Scope, annotations map[string]stri
 }
 
 // leaveScope ends the unit, if there is one. Mostly it has ended with its
-// process; a systemd that does not answer keeps no container from its end.
+// process, but not if that was about to end when it was put there. A systemd
+// that does not answer keeps no container from its end.
 func (c *Container) leaveScope() {
 	if c.rec.Scope == nil {
 		return

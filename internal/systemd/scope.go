@@ -20,6 +20,9 @@ type Scope struct {
 	Slice string `json:"slice"` // where it lies
 	// User says that the user's manager has it and not the system's.
 	User bool `json:"user,omitempty"`
+	// Token is the container's: it is in the unit's description, which tells
+	// the unit from another of the same name.
+	Token string `json:"token"`
 	// Memory is that of the VM, in bytes: no limit can be below it.
 	Memory uint64 `json:"memory"`
 }
@@ -30,8 +33,8 @@ const jobTimeout = 30 * time.Second
 // NewScope takes linux.cgroupsPath apart, SLICE:PREFIX:NAME, by runc's rules:
 // without a path it is lucid-ID.scope, without a slice that of the system, or
 // of users for who is not root.
-func NewScope(cgroupsPath, id string, user bool, memory uint64) (*Scope, error) {
-	s := &Scope{User: user, Memory: memory}
+func NewScope(cgroupsPath, id, token string, user bool, memory uint64) (*Scope, error) {
+	s := &Scope{Token: token, User: user, Memory: memory}
 	prefix, name := "lucid", id
 	if cgroupsPath != "" {
 		parts := strings.Split(cgroupsPath, ":")
@@ -95,8 +98,8 @@ func Running() error {
 }
 
 // Start makes the unit with a process in it, and returns its cgroup's path
-// below the hierarchy's root. Precondition: a unit of that name that Start
-// finds is not to be touched, so it is an error.
+// below the hierarchy's root. Another unit of that name is an error, and stays
+// as it is. After an error there may be one, for Stop.
 func (s *Scope) Start(ctx context.Context, pid int, r *specs.LinuxResources, annotations map[string]string, v2 bool) (string, error) {
 	extra, err := fromAnnotations(annotations)
 	if err != nil {
@@ -138,6 +141,8 @@ func (s *Scope) Start(ctx context.Context, pid int, r *specs.LinuxResources, ann
 	return path, nil
 }
 
+func (s *Scope) description() string { return "lucid container " + s.Token }
+
 // kind is the unit's interface, org.freedesktop.systemd1.KIND.
 func (s *Scope) kind() string {
 	if strings.HasSuffix(s.Unit, ".slice") {
@@ -149,7 +154,7 @@ func (s *Scope) kind() string {
 // basics are the properties that each unit has, as with runc.
 func (s *Scope) basics(pid int) []dbus.Property {
 	props := []dbus.Property{
-		dbus.PropDescription("lucid container " + s.Unit),
+		dbus.PropDescription(s.description()),
 		property("MemoryAccounting", true), property("CPUAccounting", true), property("IOAccounting", true), property("TasksAccounting", true),
 		property("DefaultDependencies", false),
 		// Not kept for anybody to look at when it fails.
@@ -180,7 +185,8 @@ func (s *Scope) Set(ctx context.Context, r *specs.LinuxResources, v2 bool) error
 	return nil
 }
 
-// Stop ends the unit and whatever still runs in it. One that is gone is no error.
+// Stop ends the unit and whatever still runs in it. One that is gone, or is
+// another's by now, is no error.
 func (s *Scope) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, jobTimeout)
 	defer cancel()
@@ -189,6 +195,9 @@ func (s *Scope) Stop(ctx context.Context) error {
 		return err
 	}
 	defer m.Close()
+	if d, err := m.GetUnitPropertyContext(ctx, s.Unit, "Description"); err != nil || d.Value.Value() != s.description() {
+		return nil
+	}
 	err = s.job(ctx, m, func(done chan<- string) (int, error) { return m.StopUnitContext(ctx, s.Unit, "replace", done) })
 	if err != nil && !isError(err, "NoSuchUnit") {
 		return fmt.Errorf("systemd: stop %s: %w", s.Unit, err)

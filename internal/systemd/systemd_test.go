@@ -22,7 +22,7 @@ func TestNewScope(t *testing.T) {
 		"user.slice:x:deep.slice":        {"user.slice", "deep.slice"},
 		"machine.slice:libpod:0123abcde": {"machine.slice", "libpod-0123abcde.scope"},
 	} {
-		s, err := NewScope(path, "c1", false, 1)
+		s, err := NewScope(path, "c1", "token", false, 1)
 		if err != nil {
 			t.Errorf("%q: %v", path, err)
 		} else if got := [2]string{s.Slice, s.Unit}; got != want {
@@ -39,11 +39,11 @@ func TestNewScope(t *testing.T) {
 		"a/b.slice:x:y":      "invalid slice name: a/b.slice",
 		"a.slice:docker:":    "has no name",
 	} {
-		if _, err := NewScope(path, "c1", false, 1); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := NewScope(path, "c1", "token", false, 1); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", path, err, want)
 		}
 	}
-	if s, err := NewScope("", "c1", true, 1); err != nil || s.Slice != "user.slice" || !s.User {
+	if s, err := NewScope("", "c1", "token", true, 1); err != nil || s.Slice != "user.slice" || !s.User {
 		t.Errorf("a user's: %+v, %v", s, err)
 	}
 }

@@ -92,7 +92,7 @@ func TestSqliteWAL(t *testing.T) {
 
 // TestDpkgInstall installs a real package that the run program put beside the binaries.
 func TestDpkgInstall(t *testing.T) {
-	debs, err := filepath.Glob(filepath.Join(world.bin, "*.deb"))
+	debs, err := filepath.Glob(filepath.Join(world.bin, "hello_*.deb"))
 	if err != nil || len(debs) != 1 {
 		t.Fatalf("one .deb in %s is needed: %v %v", world.bin, debs, err)
 	}

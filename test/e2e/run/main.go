@@ -96,7 +96,7 @@ func copyAll(dir string, names ...string) error {
 
 // slow are the tests that run only when they are named, as in `go run ./test/e2e/run -where lab -run TestDocker`: they
 // take long, and TestRealAVX needs vector registers that QEMU does not give a nested guest.
-const slow = "^(TestDocker|TestCtr|TestPodman|TestShim|TestKillAnywhere|TestTarUsr|TestTwentyAtOnce|TestRealAVX|TestTemplateIdleMemory|TestTemplateMakerKilled|TestTemplateCost|TestSystemd)"
+const slow = "^(TestDocker|TestCtr|TestPodman|TestShim|TestKillAnywhere|TestTarUsr|TestTwentyAtOnce|TestRealAVX|TestTemplateIdleMemory|TestTemplateMakerKilled|TestTemplateCost|TestSystemd|TestTmux)"
 
 func or(s, otherwise string) string {
 	if s != "" {
@@ -117,8 +117,10 @@ func build(ctx context.Context, bin string) error {
 			return fmt.Errorf("%s: %w\n%s", strings.Join(c, " "), err, out)
 		}
 	}
-	if err := download(ctx, bin, "hello", "hello_*.deb"); err != nil {
-		return err
+	for _, name := range []string{"hello", "less", "vim-tiny"} {
+		if err := download(ctx, bin, name, name+"_*.deb"); err != nil {
+			return err
+		}
 	}
 	return cloudKernel(ctx, bin)
 }
