@@ -252,6 +252,6 @@ func tmuxExec(p *pane, b *bundle) {
 	q.line("sleep 1003")
 	q.keys("C-z")
 	q.see(`^\[1\]\+  Stopped`)
-	q.line("kill %1; wait; exit 3")
+	q.line("kill -KILL %1; wait; exit 3")
 	q.see("^status 3$")
 }
