@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/agent/kernfile"
 )
 
 // Where things are in the agent's own file system, which no container sees.
@@ -70,12 +72,12 @@ func detachRoot() error {
 // has.
 func enableControllers(dir string) {
 	file := dir + "/cgroup.subtree_control"
-	if write(file, strings.Join(controllers, " ")) == nil {
+	if kernfile.Write(file, strings.Join(controllers, " ")) == nil {
 		return
 	}
 	// One that is missing fails the whole write.
 	for _, c := range controllers {
-		_ = write(file, c)
+		_ = kernfile.Write(file, c)
 	}
 }
 
@@ -100,20 +102,6 @@ func limitTasks() {
 		limit = limit*10 + int(c-'0')
 	}
 	if limit > 2*reservedTasks {
-		_ = write(CgroupDir+"/pids.max", itoa(limit-reservedTasks))
+		_ = kernfile.Write(CgroupDir+"/pids.max", itoa(limit-reservedTasks))
 	}
-}
-
-// write writes a file of the kernel.
-func write(name, value string) error {
-	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: name, Err: err}
-	}
-	_, err = unix.Write(fd, []byte(value))
-	_ = unix.Close(fd)
-	if err != nil {
-		return &os.PathError{Op: "write", Path: name, Err: err}
-	}
-	return nil
 }

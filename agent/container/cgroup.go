@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lucid-containers/lucid/agent/kernfile"
 	"github.com/lucid-containers/lucid/agent/reap"
 	"github.com/lucid-containers/lucid/agent/spawn"
 )
@@ -97,7 +98,7 @@ func (g *cgroup) limit(r *Resources) error {
 		add(name, value)
 	}
 	for _, f := range files {
-		if err := writeFile(filepath.Join(g.dir, f[0]), f[1]); err != nil {
+		if err := kernfile.Write(filepath.Join(g.dir, f[0]), f[1]); err != nil {
 			return err
 		}
 	}
@@ -129,21 +130,6 @@ func cpuMax(quota *int64, period *uint64) string {
 func sharesToWeight(shares uint64) uint64 {
 	shares = min(max(shares, 2), 262144)
 	return 1 + (shares-2)*9999/262142
-}
-
-// writeFile writes a file of the kernel in one go. os.WriteFile would ask
-// the poller, which costs more system calls.
-func writeFile(name, value string) error {
-	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: name, Err: err}
-	}
-	_, err = unix.Write(fd, []byte(value))
-	_ = unix.Close(fd)
-	if err != nil {
-		return &os.PathError{Op: "write", Path: name, Err: err}
-	}
-	return nil
 }
 
 // maxKernelFile bounds what is read of a file of the kernel.
@@ -228,7 +214,7 @@ func (g *cgroup) pids() ([]int, error) {
 }
 
 // kill sends SIGKILL to all processes in the cgroup.
-func (g *cgroup) kill() error { return writeFile(filepath.Join(g.dir, "cgroup.kill"), "1") }
+func (g *cgroup) kill() error { return kernfile.Write(filepath.Join(g.dir, "cgroup.kill"), "1") }
 
 // removeWaits bounds the waits for a cgroup to become empty, of
 // removeWaitMS milliseconds each; each is ended by the kernel's notice.

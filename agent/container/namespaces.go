@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lucid-containers/lucid/agent/kernfile"
 	"github.com/lucid-containers/lucid/agent/spawn"
 )
 
@@ -95,7 +96,7 @@ func setOOMScore(pid, adj int) error {
 	if adj == 0 {
 		return nil
 	}
-	return writeFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", strconv.Itoa(adj))
+	return kernfile.Write("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", strconv.Itoa(adj))
 }
 
 // setOffsets sets the offsets of the time namespace that a child will enter. It
@@ -111,7 +112,7 @@ func setOffsets(pid int, offsets map[string]TimeOffset) error {
 		}
 		fmt.Fprintf(&text, "%s %d %d\n", clock, o.Secs, o.Nanosecs)
 	}
-	return writeFile("/proc/"+strconv.Itoa(pid)+"/timens_offsets", text.String())
+	return kernfile.Write("/proc/"+strconv.Itoa(pid)+"/timens_offsets", text.String())
 }
 
 // limit does to the child what takes the guest's root.
@@ -152,7 +153,7 @@ func (b *builder) enterUser() error {
 		for _, m := range f.maps {
 			fmt.Fprintf(&text, "%d %d %d\n", m.ContainerID, m.HostID, m.Size)
 		}
-		if err := writeFile(proc+f.name, text.String()); err != nil {
+		if err := kernfile.Write(proc+f.name, text.String()); err != nil {
 			return err
 		}
 	}

@@ -18,18 +18,9 @@ type input struct {
 
 // newInput opens stream id, and a pipe that it feeds. id 0 is /dev/null.
 func newInput(o wire.Opener, id uint64) (*input, int, error) {
-	if id == 0 {
-		fd, err := devNull()
+	stream, w, fd, err := open(o, id, 1)
+	if err != nil || stream == nil {
 		return nil, fd, err
-	}
-	stream, err := o.Open(id)
-	if err != nil {
-		return nil, -1, err
-	}
-	w, fd, err := halfPipe(1)
-	if err != nil {
-		_ = stream.Close()
-		return nil, -1, err
 	}
 	return &input{stream: stream, sink: w}, fd, nil
 }

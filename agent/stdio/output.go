@@ -29,18 +29,9 @@ type output struct {
 
 // newOutput opens stream id, and a pipe that feeds it. id 0 is /dev/null.
 func newOutput(o wire.Opener, id uint64) (*output, int, error) {
-	if id == 0 {
-		fd, err := devNull()
+	stream, r, fd, err := open(o, id, 0)
+	if err != nil || stream == nil {
 		return nil, fd, err
-	}
-	stream, err := o.Open(id)
-	if err != nil {
-		return nil, -1, err
-	}
-	r, fd, err := halfPipe(0)
-	if err != nil {
-		_ = stream.Close()
-		return nil, -1, err
 	}
 	out, err := outputFrom(r, stream)
 	if err != nil {

@@ -173,6 +173,23 @@ func devNull() (int, error) {
 	return fd, nil
 }
 
+// open opens stream id, and a halfPipe for it; theirs is the process's
+// descriptor. id 0 is /dev/null and no stream.
+func open(o wire.Opener, id uint64, end int) (stream wire.Stream, ours *os.File, theirs int, err error) {
+	if id == 0 {
+		theirs, err = devNull()
+		return nil, nil, theirs, err
+	}
+	if stream, err = o.Open(id); err != nil {
+		return nil, nil, -1, err
+	}
+	if ours, theirs, err = halfPipe(end); err != nil {
+		_ = stream.Close()
+		return nil, nil, -1, err
+	}
+	return stream, ours, theirs, nil
+}
+
 // halfPipe makes a pipe of which this side, end 0 (reads) or 1 (writes), waits
 // in Go's poller, and the process's end blocks as programs expect.
 func halfPipe(end int) (ours *os.File, theirs int, err error) {

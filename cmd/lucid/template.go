@@ -116,20 +116,27 @@ func (a *app) templateList() *cli.Command {
 			&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Value: "table", Usage: "table or json"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print names only"},
 		},
-		Action: func(_ context.Context, cmd *cli.Command) error {
-			if err := checkArgs(cmd, 0, exactly); err != nil {
-				return err
-			}
-			s, err := template.New(a.templateDir)
-			if err != nil {
-				return err
-			}
+		Action: a.withTemplates(0, exactly, func(s *template.Store, cmd *cli.Command) error {
 			all, err := s.List()
 			if err != nil {
 				return err
 			}
 			return printTemplates(cmd.Root().Writer, all, cmd.String("format"), cmd.Bool("quiet"))
-		},
+		}),
+	}
+}
+
+// withTemplates is the action of a command about the store.
+func (a *app) withTemplates(n, how int, do func(*template.Store, *cli.Command) error) cli.ActionFunc {
+	return func(_ context.Context, cmd *cli.Command) error {
+		if err := checkArgs(cmd, n, how); err != nil {
+			return err
+		}
+		s, err := template.New(a.templateDir)
+		if err != nil {
+			return err
+		}
+		return do(s, cmd)
 	}
 }
 
@@ -168,14 +175,7 @@ func (a *app) templateShow() *cli.Command {
 		Name:      "show",
 		Usage:     "print what a template is for, in JSON",
 		ArgsUsage: "NAME",
-		Action: func(_ context.Context, cmd *cli.Command) error {
-			if err := checkArgs(cmd, 1, exactly); err != nil {
-				return err
-			}
-			s, err := template.New(a.templateDir)
-			if err != nil {
-				return err
-			}
+		Action: a.withTemplates(1, exactly, func(s *template.Store, cmd *cli.Command) error {
 			t, err := s.Show(cmd.Args().First())
 			if err != nil {
 				return err
@@ -183,7 +183,7 @@ func (a *app) templateShow() *cli.Command {
 			e := json.NewEncoder(cmd.Root().Writer)
 			e.SetIndent("", "  ")
 			return e.Encode(t)
-		},
+		}),
 	}
 }
 
@@ -192,11 +192,7 @@ func (a *app) templateVerify() *cli.Command {
 		Name:      "verify",
 		Usage:     "compare templates with the hashes that were taken when they were made; without names, all",
 		ArgsUsage: "[NAME...]",
-		Action: func(_ context.Context, cmd *cli.Command) error {
-			s, err := template.New(a.templateDir)
-			if err != nil {
-				return err
-			}
+		Action: a.withTemplates(0, atLeast, func(s *template.Store, cmd *cli.Command) error {
 			names := cmd.Args().Slice()
 			if len(names) == 0 {
 				all, err := s.List()
@@ -214,7 +210,7 @@ func (a *app) templateVerify() *cli.Command {
 				}
 				return err
 			})
-		},
+		}),
 	}
 }
 
@@ -223,16 +219,9 @@ func (a *app) templateRemove() *cli.Command {
 		Name:      "remove",
 		Usage:     "remove templates; containers that have started from one go on",
 		ArgsUsage: "NAME...",
-		Action: func(_ context.Context, cmd *cli.Command) error {
-			if err := checkArgs(cmd, 1, atLeast); err != nil {
-				return err
-			}
-			s, err := template.New(a.templateDir)
-			if err != nil {
-				return err
-			}
+		Action: a.withTemplates(1, atLeast, func(s *template.Store, cmd *cli.Command) error {
 			return eachName(cmd.Args().Slice(), s.Remove)
-		},
+		}),
 	}
 }
 
@@ -249,19 +238,12 @@ func (a *app) templatePrune() *cli.Command {
 	return &cli.Command{
 		Name:  "prune",
 		Usage: "remove the templates that are of no use any more, and print their names",
-		Action: func(_ context.Context, cmd *cli.Command) error {
-			if err := checkArgs(cmd, 0, exactly); err != nil {
-				return err
-			}
-			s, err := template.New(a.templateDir)
-			if err != nil {
-				return err
-			}
+		Action: a.withTemplates(0, exactly, func(s *template.Store, cmd *cli.Command) error {
 			names, err := s.Prune()
 			for _, name := range names {
 				fmt.Fprintln(cmd.Root().Writer, name)
 			}
 			return err
-		},
+		}),
 	}
 }

@@ -120,7 +120,7 @@ func (s *saved) fits(vm *oci.VM, devices []namedTransport) error {
 
 // readSaved reads the state of the template in dir.
 func readSaved(dir string) (*saved, error) {
-	path := filepath.Join(dir, stateFile)
+	path := filepath.Join(dir, vmstate.StateFile)
 	r, err := vmstate.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -135,7 +135,7 @@ func readSaved(dir string) (*saved, error) {
 // restoreMachine is a machine that goes on from the template in dir with the
 // state s.
 func restoreMachine(dir string, s *saved, cfg vmm.Config, plan *oci.Plan, files *p9server.Server, guestOut io.Writer, log *slog.Logger) (*machine, error) {
-	f, err := os.Open(filepath.Join(dir, memoryFile))
+	f, err := os.Open(filepath.Join(dir, vmstate.MemoryFile))
 	if err != nil {
 		return nil, err
 	}

@@ -105,17 +105,17 @@ func TestTemplateError(t *testing.T) {
 	dir := t.TempDir()
 	_, err := readSaved(dir)
 	var ce *control.Error
-	if !errors.As(templateError(err), &ce) || ce.Kind != control.KindTemplate || !strings.Contains(ce.Message, filepath.Join(dir, stateFile)) {
+	if !errors.As(templateError(err), &ce) || ce.Kind != control.KindTemplate || !strings.Contains(ce.Message, filepath.Join(dir, vmstate.StateFile)) {
 		t.Errorf("%v", ce)
 	}
 	// A whole envelope with rubbish in it.
-	if err := vmstate.WriteFile(filepath.Join(dir, stateFile), []byte("rubbish")); err != nil {
+	if err := vmstate.WriteFile(filepath.Join(dir, vmstate.StateFile), []byte("rubbish")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := readSaved(dir); !errors.Is(err, vmstate.ErrCorrupt) || !strings.Contains(err.Error(), dir) {
 		t.Errorf("%v", err)
 	}
-	if err := os.Remove(filepath.Join(dir, stateFile)); err != nil {
+	if err := os.Remove(filepath.Join(dir, vmstate.StateFile)); err != nil {
 		t.Fatal(err)
 	}
 }

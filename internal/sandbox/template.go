@@ -39,12 +39,6 @@ type namedTransport struct {
 	t    *mmio.Transport
 }
 
-// Names of the files of a template.
-const (
-	memoryFile = "memory"
-	stateFile  = "state"
-)
-
 // makerMain makes a template in place of a container. It returns the exit
 // status of the process.
 func (s *sandbox) makerMain(early *earlyVM) int {
@@ -96,7 +90,7 @@ func (s *sandbox) makeTemplate(early *earlyVM) error {
 		return fmt.Errorf("the template was made and does not work: %w", err)
 	}
 	// Last: without this file, or when it is not whole, there is no template.
-	return vmstate.WriteFile(filepath.Join(launch.MakeTemplate, stateFile), state.encode())
+	return vmstate.WriteFile(filepath.Join(launch.MakeTemplate, vmstate.StateFile), state.encode())
 }
 
 // tryOut runs a first clone, which shows that the template works, and learns
@@ -170,7 +164,7 @@ func save(p *parts, vm *oci.VM, dir string) (*saved, error) {
 		}
 		s.devices = append(s.devices, savedDevice{d.name, state})
 	}
-	s.extents, err = saveMemory(p.mem, filepath.Join(dir, memoryFile))
+	s.extents, err = saveMemory(p.mem, filepath.Join(dir, vmstate.MemoryFile))
 	return s, err
 }
 

@@ -13,12 +13,14 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/internal/vmstate"
 )
 
 // Files of a template.
 const (
-	MemoryFile = "memory"
-	StateFile  = "state"
+	MemoryFile = vmstate.MemoryFile
+	StateFile  = vmstate.StateFile
 
 	metaFile     = "meta.json"
 	verifiedFile = "verified"

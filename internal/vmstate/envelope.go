@@ -10,6 +10,12 @@ import (
 	"os"
 )
 
+// Names of the two files that a saved VM is, in its directory.
+const (
+	MemoryFile = "memory" // of the guest
+	StateFile  = "state"  // an envelope
+)
+
 // Version is the version of the format. A change of any field that is written
 // changes it.
 const Version = 1
