@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -163,7 +164,7 @@ func sleeper() []byte {
 // nothing is left behind.
 func TestBadInputs(t *testing.T) {
 	var cases []badInput
-	for _, list := range [][]badInput{usageInputs(), idInputs(), configInputs(), fileInputs(), stateInputs(), templateInputs()} {
+	for _, list := range [][]badInput{usageInputs(), idInputs(), configInputs(), fileInputs(), stateInputs(), templateInputs(), cgroupInputs()} {
 		cases = append(cases, list...)
 	}
 	if len(cases) < 60 {
@@ -260,8 +261,8 @@ func (c *badInput) try(t *testing.T, p *program, id string) (text string, code i
 		a = strings.ReplaceAll(a, "EMPTY", "")
 		args = append(args, strings.NewReplacer("LONG", strings.Repeat("x", 1025), "BUNDLE", dir, "FILE", filepath.Join(dir, "file"), "ID", id).Replace(a))
 	}
-	if p.name == "lucid" && args[0] == "create" && c.runc != none {
-		args = append([]string{"create", "--kernel", "/proc/self/exe", "--initramfs", "/proc/self/exe"}, args[1:]...)
+	if i := slices.Index(args, "create"); p.name == "lucid" && i >= 0 && c.runc != none {
+		args = slices.Insert(args, i+1, "--kernel", "/proc/self/exe", "--initramfs", "/proc/self/exe")
 	}
 	if p.name == "runc" {
 		t.Cleanup(func() { _, _ = p.message(t, dir, "delete", "--force", id) }) // what it should have refused

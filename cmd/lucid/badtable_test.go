@@ -47,6 +47,24 @@ func usageInputs() []badInput {
 	}
 }
 
+// cgroupInputs are about who makes the cgroup.
+func cgroupInputs() []badInput {
+	cases := []badInput{
+		{name: "cgroup manager", args: "--cgroup-manager docker list", code: 1, want: `--cgroup-manager: "docker" is neither cgroupfs nor systemd`, runc: none},
+		{name: "cgroup manager disabled", args: "--cgroup-manager disabled list", code: 1, want: "disabled is not supported", runc: none},
+		{name: "no such config", args: "create --config other.json ID", code: 1, want: "other.json: no such file or directory", runc: none},
+		{name: "broken config", args: "create --config FILE ID", file: "{", code: 1, want: "file: line 1: unexpected end of JSON input", runc: none},
+	}
+	if _, err := os.Stat("/run/systemd/system"); err == nil {
+		return cases // this host has one
+	}
+	return append(
+		cases,
+		badInput{name: "no systemd", args: "--systemd-cgroup create ID", code: 1, want: "systemd not running on this host, cannot use systemd cgroups manager"},
+		badInput{name: "no systemd for crun's flag", args: "--cgroup-manager systemd create --kernel FILE --initramfs FILE ID", code: 1, want: "systemd not running on this host", runc: none},
+	)
+}
+
 // idInputs are IDs that are none, or that nobody has.
 func idInputs() []badInput {
 	return []badInput{

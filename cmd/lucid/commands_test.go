@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v3"
 
+	"github.com/lucid-containers/lucid/internal/oci"
 	"github.com/lucid-containers/lucid/internal/wire"
 )
 
@@ -101,9 +103,18 @@ func TestExecProcess(t *testing.T) {
 	edit(t, dir, `"uid": 0`, `"uid": 3`)
 	a := &app{}
 	try := func(args ...string) (p *specs.Process, err error) {
-		parse(t, a.execCommand(), func(cmd *cli.Command) { p, err = execProcess(cmd, dir) }, args...)
+		parse(t, a.execCommand(), func(cmd *cli.Command) { p, err = execProcess(cmd, dir, oci.ConfigFile) }, args...)
 		return p, err
 	}
+	other := filepath.Join(t.TempDir(), "other.json")
+	if data, err := os.ReadFile(filepath.Join(dir, oci.ConfigFile)); err != nil || os.WriteFile(other, bytes.ReplaceAll(data, []byte(`"uid": 3`), []byte(`"uid": 4`)), 0o644) != nil {
+		t.Fatal(err)
+	}
+	parse(t, a.execCommand(), func(cmd *cli.Command) {
+		if p, err := execProcess(cmd, dir, other); err != nil || p.User.UID != 4 {
+			t.Errorf("create --config: %+v, %v", p, err)
+		}
+	}, "c1", "ls")
 	p, err := try("-t", "--cwd", "/tmp", "-e", "A=1", "--env", "B=x,y", "-u", "7:8", "-g", "9", "--cap", "CAP_KILL", "--no-new-privs", "c1", "ls", "-l", "--env", "C=1")
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ func bundleFlag() cli.Flag {
 func createFlags() []cli.Flag {
 	return []cli.Flag{
 		bundleFlag(),
+		&cli.StringFlag{Name: "config", Aliases: []string{"f"}, Usage: "read `FILE`, as crun does, instead of the bundle's config.json"},
 		&cli.StringFlag{Name: "console-socket", Usage: "send the master end of the container's terminal to this AF_UNIX `SOCKET`"},
 		&cli.StringFlag{Name: "pidfd-socket", Usage: "send a pidfd of the container's host process to this AF_UNIX `SOCKET`"},
 		&cli.StringFlag{Name: "pid-file", Usage: "write the pid of the container's host process to this `FILE`"},

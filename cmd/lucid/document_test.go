@@ -66,7 +66,7 @@ func TestBashCompletion(t *testing.T) {
 		"lucid cre":                       "create",
 		"lucid --root /x st":              "start state",
 		"lucid --log-format ":             "",
-		"lucid create --con":              "--console-socket",
+		"lucid create --cons":              "--console-socket",
 		"lucid state ":                    "one two",
 		"lucid --root /r kill t":          "two",
 		"lucid kill one ":                 "",

@@ -74,7 +74,7 @@ func (a *app) exec(ctx context.Context, cmd *cli.Command) (int, error) {
 	if state.Status == runtime.Stopped {
 		return 0, runtime.ErrExecStopped
 	}
-	process, err := execProcess(cmd, state.Bundle)
+	process, err := execProcess(cmd, state.Bundle, c.Config())
 	if err != nil {
 		return 0, err
 	}
@@ -109,11 +109,11 @@ func (a *app) exec(ctx context.Context, cmd *cli.Command) (int, error) {
 }
 
 // execProcess is the process that the command line asks for.
-func execProcess(cmd *cli.Command, bundle string) (*specs.Process, error) {
+func execProcess(cmd *cli.Command, bundle, config string) (*specs.Process, error) {
 	if path := cmd.String("process"); path != "" {
 		return oci.LoadProcess(path)
 	}
-	spec, err := oci.Load(bundle)
+	spec, err := oci.LoadFile(bundle, config)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ func globalFlags() []cli.Flag {
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},
 		&cli.StringFlag{Name: "root", Value: defaultRoot(), Usage: "`DIR` for the state of containers, best on a tmpfs"},
 		&cli.BoolFlag{Name: "systemd-cgroup", Usage: "have systemd make the cgroup, a scope; cgroupsPath is SLICE:PREFIX:NAME"},
+		&cli.StringFlag{Name: "cgroup-manager", Usage: "cgroupfs, or systemd for --systemd-cgroup: crun's way to say it"},
 		&cli.StringFlag{Name: "rootless", Value: "auto", Usage: "true, false or auto, which it always is: accepted for runc's callers"},
 
 		&cli.StringFlag{Name: "kernel", Usage: "boot this guest kernel, a vmlinux or bzImage `FILE`"},
@@ -58,6 +59,13 @@ func (a *app) before(ctx context.Context, cmd *cli.Command) (context.Context, er
 			return ctx, fmt.Errorf("--rootless: %q is neither true, false nor auto", r)
 		}
 	}
+	switch m := cmd.String("cgroup-manager"); m {
+	case "", "cgroupfs", "systemd":
+	case "disabled":
+		return ctx, errors.New("--cgroup-manager: disabled is not supported: leave linux.cgroupsPath out")
+	default:
+		return ctx, fmt.Errorf("--cgroup-manager: %q is neither cgroupfs nor systemd", m)
+	}
 	log, err := openLogger(cmd.String("log"), format == "json", cmd.Bool("debug"))
 	if err != nil {
 		return ctx, err
@@ -86,6 +94,11 @@ func (a *app) before(ctx context.Context, cmd *cli.Command) (context.Context, er
 	}
 	a.templateDir, err = filepath.Abs(cmd.String(templateDirFlag))
 	return ctx, err
+}
+
+// systemdCgroup says who makes cgroups.
+func systemdCgroup(cmd *cli.Command) bool {
+	return cmd.Bool("systemd-cgroup") || cmd.String("cgroup-manager") == "systemd"
 }
 
 // runtime is the containers under --root.

@@ -46,7 +46,8 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec, err := oci.Load(bundle)
+	config := cmp.Or(cmd.String("config"), oci.ConfigFile)
+	spec, err := oci.LoadFile(bundle, config)
 	if err != nil {
 		return nil, err
 	}
@@ -95,9 +96,9 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 		log: a.log, rt: rt, spec: spec, console: console,
 		pidfd: cmd.String("pidfd-socket"), pidFile: cmd.String("pid-file"),
 		cfg: runtime.CreateConfig{
-			ID: cmd.Args().First(), Bundle: bundle, Spec: spec, Plan: plan, Kernel: kernel, Initramfs: initramfs,
+			ID: cmd.Args().First(), Bundle: bundle, Config: config, Spec: spec, Plan: plan, Kernel: kernel, Initramfs: initramfs,
 			Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Terminal: terminal,
-			SystemdCgroup: cmd.Bool("systemd-cgroup"), SandboxLog: a.log.file, LogJSON: a.log.json, Debug: a.log.debug, Profile: profile,
+			SystemdCgroup: systemdCgroup(cmd), SandboxLog: a.log.file, LogJSON: a.log.json, Debug: a.log.debug, Profile: profile,
 			Template: cmp.Or(cmd.String("template"), plan.VM.Template, fallback),
 		},
 	}

@@ -19,7 +19,11 @@ const ConfigFile = "config.json"
 const maxConfig = 8 << 20
 
 // Load reads and validates BUNDLE/config.json.
-func Load(bundle string) (*specs.Spec, error) {
+func Load(bundle string) (*specs.Spec, error) { return LoadFile(bundle, ConfigFile) }
+
+// LoadFile is Load with another file than config.json. A relative name is
+// looked up in the bundle.
+func LoadFile(bundle, name string) (*specs.Spec, error) {
 	info, err := os.Stat(bundle)
 	if err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
@@ -27,7 +31,10 @@ func Load(bundle string) (*specs.Spec, error) {
 	if !info.IsDir() {
 		return nil, fmt.Errorf("bundle: %s is not a directory", bundle)
 	}
-	path := filepath.Join(bundle, ConfigFile)
+	path := name
+	if !filepath.IsAbs(name) {
+		path = filepath.Join(bundle, name)
+	}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: not a regular file", path) // an open could wait for ever
 	}
@@ -35,11 +42,16 @@ func Load(bundle string) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec, err := Parse(data)
+	spec, err := parse(name, data)
 	if err != nil {
 		return nil, err
 	}
-	return spec, Validate(spec)
+	err = Validate(spec)
+	var field *FieldError
+	if errors.As(err, &field) {
+		field.File = name
+	}
+	return spec, err
 }
 
 func readConfig(path string) ([]byte, error) {
@@ -63,11 +75,13 @@ func readConfig(path string) ([]byte, error) {
 }
 
 // Parse decodes the text of a config.json. Its errors say the line.
-func Parse(data []byte) (*specs.Spec, error) {
+func Parse(data []byte) (*specs.Spec, error) { return parse(ConfigFile, data) }
+
+func parse(name string, data []byte) (*specs.Spec, error) {
 	var spec *specs.Spec
 	err := json.Unmarshal(data, &spec)
 	if err == nil && spec == nil {
-		return nil, fmt.Errorf("%s: config cannot be null", ConfigFile)
+		return nil, fmt.Errorf("%s: config cannot be null", name)
 	}
 	if err == nil {
 		return spec, nil
@@ -76,14 +90,14 @@ func Parse(data []byte) (*specs.Spec, error) {
 	var kind *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &syntax):
-		return nil, fmt.Errorf("%s: line %d: %w", ConfigFile, line(data, syntax.Offset), err)
+		return nil, fmt.Errorf("%s: line %d: %w", name, line(data, syntax.Offset), err)
 	case errors.As(err, &kind) && kind.Field == "":
-		return nil, fmt.Errorf("%s: line %d: a JSON %s does not fit here", ConfigFile, line(data, kind.Offset), kind.Value)
+		return nil, fmt.Errorf("%s: line %d: a JSON %s does not fit here", name, line(data, kind.Offset), kind.Value)
 	case errors.As(err, &kind):
 		return nil, fmt.Errorf("%s: line %d: %s: a JSON %s does not fit here",
-			ConfigFile, line(data, kind.Offset), kind.Field, kind.Value)
+			name, line(data, kind.Offset), kind.Field, kind.Value)
 	}
-	return nil, fmt.Errorf("%s: %w", ConfigFile, err)
+	return nil, fmt.Errorf("%s: %w", name, err)
 }
 
 // line is the 1-based line of an offset.

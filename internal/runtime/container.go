@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lucid-containers/lucid/internal/control"
+	"github.com/lucid-containers/lucid/internal/oci"
 )
 
 // Status is where a container stands, in the specification's words.
@@ -68,6 +70,9 @@ func (c *Container) Pid() int { return c.rec.Pid }
 
 // Dir returns the state directory.
 func (c *Container) Dir() string { return c.dir }
+
+// Config names the file that the container was described in, for oci.LoadFile.
+func (c *Container) Config() string { return cmp.Or(c.rec.Config, oci.ConfigFile) }
 
 // mine says whether the state directory is still this container's.
 // Precondition: the directory is locked.

@@ -37,6 +37,7 @@ import (
 type CreateConfig struct {
 	ID     string
 	Bundle string // absolute
+	Config string // the bundle's file, if it is not config.json (oci.LoadFile)
 	// Spec gives the record its version, annotations and hooks; Plan is what
 	// is carried out.
 	Spec *specs.Spec
@@ -168,7 +169,7 @@ func (r *Runtime) spawn(c *Container, cfg CreateConfig) (*os.File, error) {
 	}
 	defer l.Close()
 	c.rec = record{
-		Token: c.rec.Token, Version: cfg.Spec.Version, ID: cfg.ID, Bundle: cfg.Bundle, Rootfs: cfg.Plan.Host.Rootfs.Path,
+		Token: c.rec.Token, Version: cfg.Spec.Version, ID: cfg.ID, Bundle: cfg.Bundle, Config: cfg.Config, Rootfs: cfg.Plan.Host.Rootfs.Path,
 		Created: time.Now().UTC(), Annotations: cfg.Spec.Annotations, Hooks: cfg.Plan.Host.Hooks, Cgroups: c.rec.Cgroups,
 	}
 	place, err := c.findPlace(cfg)

@@ -11,9 +11,9 @@ import (
 )
 
 // lockTimeout bounds the wait for another command on the same container. No
-// holder keeps the lock while it waits for a guest, except Delete, which
-// itself ends within killTimeout.
-const lockTimeout = 30 * time.Second
+// holder keeps the lock while it waits for a guest, except Delete, which waits
+// at most killTimeout for that, and about as long for systemd.
+const lockTimeout = time.Minute
 
 // lock takes the lock of a state directory. ErrNotExist means that there is
 // no directory, or not yet or no longer a lock in it. The lock ends with the

@@ -43,9 +43,10 @@ func signalProcess(pid int, start uint64, sig unix.Signal) error {
 	return os.NewSyscallError("pidfd_send_signal", unix.PidfdSendSignal(fd, sig, nil, 0))
 }
 
-// killTimeout is how long a killed sandbox process may take to vanish: it
-// has guest memory to give back.
-const killTimeout = 10 * time.Second
+// killTimeout is how long a killed sandbox process may take to vanish: it has
+// guest memory to give back. More than 10 s, runc's limit, were seen on a host
+// with eight times more to do than it has processors for.
+const killTimeout = 30 * time.Second
 
 // end kills the sandbox process of dir, if there is one, and waits until it
 // is gone. Precondition: the directory is locked.

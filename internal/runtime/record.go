@@ -27,6 +27,7 @@ type record struct {
 	Version     string            `json:"ociVersion"`
 	ID          string            `json:"id"`
 	Bundle      string            `json:"bundle"`
+	Config      string            `json:"config,omitempty"`
 	Rootfs      string            `json:"rootfs"`
 	Created     time.Time         `json:"created"`
 	Annotations map[string]string `json:"annotations,omitempty"`
