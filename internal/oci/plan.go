@@ -41,6 +41,8 @@ type Host struct {
 	CgroupsPath string `json:",omitempty"`
 	// Resources is what of linux.resources is for the cgroup there.
 	Resources *specs.LinuxResources `json:",omitempty"`
+	// OOMScoreAdj is process.oomScoreAdj: the sandbox process's too.
+	OOMScoreAdj *int `json:",omitempty"`
 	// Hooks are those of the host: all but startContainer.
 	Hooks *specs.Hooks `json:",omitempty"`
 }
@@ -77,7 +79,7 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Host.Hooks = hostHooks(spec.Hooks)
+	p.Host.Hooks, p.Host.OOMScoreAdj = hostHooks(spec.Hooks), spec.Process.OOMScoreAdj
 	if l := spec.Linux; l != nil {
 		p.Host.CgroupsPath = l.CgroupsPath
 		p.Host.Resources = HostResources(l.Resources)

@@ -207,6 +207,8 @@ func newRuntime(t testing.TB, root string, env []string) *runtime.Runtime {
 func config(id, bundle string, behave ...string) (runtime.CreateConfig, error) {
 	spec := oci.Example()
 	spec.Process.Terminal = false
+	score := 123
+	spec.Process.OOMScoreAdj = &score
 	spec.Annotations = map[string]string{"a": "b"}
 	spec.VM = &specs.VM{Kernel: specs.VMKernel{Parameters: behave}}
 	plan, err := oci.Split(spec, bundle)

@@ -3,6 +3,7 @@ package runtime_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,6 +30,9 @@ func TestLifecycle(t *testing.T) {
 	if s.ID != "c1" || s.Pid != c.Pid() || s.Bundle != w.bundle || s.Rootfs != filepath.Join(w.bundle, "rootfs") ||
 		s.Annotations["a"] != "b" || time.Since(s.Created) > time.Minute {
 		t.Errorf("state %+v", s)
+	}
+	if score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.Pid())); err != nil || string(score) != "123\n" {
+		t.Errorf("process.oomScoreAdj is 123, the process has %q, %v", score, err)
 	}
 	if _, err := w.create("c1"); !errors.Is(err, runtime.ErrExist) {
 		t.Errorf("second create: %v, want ErrExist", err)

@@ -6,6 +6,7 @@ package runtime
 import (
 	"context"
 	"os"
+	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -46,6 +47,9 @@ func (c *Container) findPlace(cfg CreateConfig) (place, error) {
 // under the limits that are the host's.
 func (c *Container) enter(p place, cfg CreateConfig) error {
 	host := cfg.Plan.Host.Resources
+	if err := c.scoreOOM(cfg.Plan.Host.OOMScoreAdj); err != nil {
+		return err
+	}
 	if p.scope != nil {
 		return c.enterScope(p.scope, cfg.Spec.Annotations, host)
 	}
@@ -55,6 +59,20 @@ func (c *Container) enter(p place, cfg CreateConfig) error {
 	}
 	if err != nil && os.Geteuid() != 0 {
 		c.log.Info("no cgroup for the sandbox process", "err", err)
+		return nil
+	}
+	return err
+}
+
+// scoreOOM tells the host's OOM killer how dear the container is. Who is not
+// root may not lower it, and runc goes on then too.
+func (c *Container) scoreOOM(adj *int) error {
+	if adj == nil {
+		return nil
+	}
+	err := os.WriteFile("/proc/"+strconv.Itoa(c.rec.Pid)+"/oom_score_adj", []byte(strconv.Itoa(*adj)), 0)
+	if err != nil && os.Geteuid() != 0 {
+		c.log.Info("the sandbox process keeps its OOM score", "err", err)
 		return nil
 	}
 	return err

@@ -26,6 +26,8 @@ func TestDockerMore(t *testing.T) {
 		{"Sizes", dockerSizes},
 		{"Restart", dockerRestart},
 		{"LiveRestore", dockerLiveRestore},
+		{"BuildKit", dockerBuildKit},
+		{"Tmux", dockerTmux},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, d) })
 	}
@@ -100,4 +102,65 @@ func dockerLiveRestore(t *testing.T, d *docker) {
 	if s := d.must(t, "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", id); s != "exited 9" {
 		t.Errorf("after stop: %q", s)
 	}
+}
+
+// dockerBuildKit: its executor calls run, kill and delete by itself, without containerd's shim.
+func dockerBuildKit(t *testing.T, d *docker) {
+	context := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(context, "copied"), []byte("copied\n"), 0o644))
+	must(t, os.WriteFile(filepath.Join(context, "Dockerfile"), []byte("FROM "+dockerImage+`
+COPY copied /copied
+RUN uname -r >/built && cat /copied >>/built
+RUN test "$(wc -l </built)" = 2 || exit 3
+CMD ["cat", "/built"]
+`), 0o644))
+	build := func(args ...string) (string, error) {
+		cmd := d.command(t, append(append([]string{"build", "--progress", "plain", "--network", "none"}, args...), context)...)
+		cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT=1")
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := build("-t", "lucid-buildkit"); err != nil {
+		t.Fatalf("%v: %s", err, tail(out))
+	}
+	r := d.run(t, nil, oneOff("lucid-buildkit")...)
+	r.wantCode(t, 0)
+	host, err := exec.Command("uname", "-r").Output()
+	must(t, err)
+	if lines := strings.Split(r.stdout, "\n"); len(lines) != 3 || lines[0] == strings.TrimSpace(string(host)) || lines[1] != "copied" {
+		t.Errorf("built by kernel and file: %q; the host's kernel is %s", r.stdout, host)
+	}
+	must(t, os.WriteFile(filepath.Join(context, "Dockerfile"), []byte("FROM "+dockerImage+"\nRUN echo seen; exit 7\n"), 0o644))
+	out, err := build()
+	if err == nil {
+		t.Error("a RUN that fails does not fail the build")
+	}
+	wantContains(t, out, "seen", "exit code: 7")
+	wantNoSandbox(t)
+}
+
+// dockerTmux: docker run -it as a person uses it.
+func dockerTmux(t *testing.T, d *docker) {
+	p := newPane(t, 100, 30)
+	p.line(fmt.Sprintf("%s -H unix://%s run -it --rm --network none -e TERM=screen -e 'PS1=guest> ' %s bash --norc -i; echo status $?", d.client, d.socket, dockerImage))
+	p.see("^guest>$")
+	p.line("stty size")
+	p.see("^30 100$")
+	p.size(80, 25)
+	p.line("stty size")
+	p.see("^25 80$")
+	p.line("sleep 1000")
+	p.keys("C-c")
+	p.line("echo status $?")
+	p.see("^status 130$")
+	p.line("sleep 1001")
+	p.keys("C-z")
+	p.see(`^\[1\]\+  Stopped`)
+	p.line("kill -KILL %1; wait")
+	p.fresh("guest>")
+	p.line("(exit 6)")
+	p.keys("C-d")
+	p.see("^status 6$")
+	p.line("stty -a | grep -o ' icanon'")
+	p.see("^ icanon$")
 }

@@ -54,6 +54,8 @@ func newDocker(t *testing.T, cgroups string) *docker {
 	// dockerd gives a containerd that it starts itself 15 s, which a busy lab does not keep.
 	d.containerd = newCtr(t).socket
 	t.Cleanup(func() { d.stop(t) }) // before containerd
+	must(t, os.Mkdir(filepath.Join(d.dir, "bin"), 0o755))
+	must(t, os.Symlink(world.lucid, filepath.Join(d.dir, "bin", "runc")))
 	d.up(t)
 	d.importImage(t)
 	return d
@@ -72,8 +74,8 @@ func (d *docker) up(t *testing.T) {
 		"--live-restore", "--exec-opt", "native.cgroupdriver="+d.cgroups, "--storage-driver", "overlay2",
 		"--add-runtime", "lucid="+world.lucid, "--default-runtime", "lucid")
 	d.cmd.Stdout, d.cmd.Stderr = log, log
-	// Debian's containerd and runc before anybody else's.
-	d.cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+	// Debian's containerd and shim before anybody else's. BuildKit runs no --default-runtime but "runc".
+	d.cmd.Env = append(os.Environ(), "PATH="+filepath.Join(d.dir, "bin")+":/usr/sbin:/usr/bin:/sbin:/bin")
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	must(t, d.cmd.Start())
 	go func(cmd *exec.Cmd, exited chan struct{}) { _ = cmd.Wait(); close(exited) }(d.cmd, d.exited)

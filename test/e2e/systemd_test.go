@@ -182,7 +182,7 @@ func systemdScope(t *testing.T) {
 	// Without a path: runc's default.
 	b.spec.Linux.CgroupsPath, b.spec.Process.Args = "", []string{"true"}
 	b.write()
-	lucid(t, nil, "--systemd-cgroup", "run", "--bundle", b.dir, b.id).wantCode(t, 0)
+	lucid(t, nil, "--cgroup-manager", "systemd", "run", "--bundle", b.dir, b.id).wantCode(t, 0)
 	wantNoScope(t, "lucid-"+b.id+".scope", "/system.slice/lucid-"+b.id+".scope")
 }
 
