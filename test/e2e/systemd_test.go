@@ -25,7 +25,7 @@ const underSystemd = "LUCID_E2E_UNDER_SYSTEMD"
 // itself again in there, so that all pids are the ones that systemd sees.
 func TestSystemd(t *testing.T) {
 	if os.Getenv(underSystemd) == "" {
-		systemdNamespaces(t)
+		systemdNamespaces(t, systemdV2)
 		return
 	}
 	t.Run("Scope", systemdScope)
@@ -36,18 +36,73 @@ func TestSystemd(t *testing.T) {
 	t.Run("Podman", systemdPodman)
 }
 
+// TestSystemdV1 is the same on cgroup v1. It takes the controllers away from v2, so it runs by itself.
+func TestSystemdV1(t *testing.T) {
+	if os.Getenv(underSystemd) == "" {
+		all, err := os.ReadFile("/sys/fs/cgroup/cgroup.subtree_control")
+		must(t, err)
+		for c := range strings.FieldsSeq(string(all)) {
+			must(t, os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("-"+c), 0))
+		}
+		systemdNamespaces(t, systemdV1)
+		return
+	}
+	b := newBundle(t, "sleep", "1000")
+	memory, shares, pids := int64(200<<20), uint64(512), int64(30)
+	b.spec.Linux.CgroupsPath = "lucid-e2e.slice:pre:" + b.id
+	b.spec.Linux.Resources = &specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: &memory}, Pids: &specs.LinuxPids{Limit: &pids}, CPU: &specs.LinuxCPU{Shares: &shares, Cpus: "0"},
+	}
+	b.write()
+	leave(t, "--systemd-cgroup", "run", "-d", "--bundle", b.dir, b.id)
+	name, cgroup := "pre-"+b.id+".scope", "/lucid.slice/lucid-e2e.slice/pre-"+b.id+".scope"
+	const most = 384<<20 + 384<<20/64 + 64<<20
+	for key, want := range map[string]string{"ControlGroup": cgroup, "MemoryLimit": strconv.Itoa(most), "CPUShares": "512", "TasksMax": "542"} {
+		property(t, name, key, want)
+	}
+	rec := readRecord(t, b.id)
+	for _, f := range []struct{ controller, file, want string }{
+		{"memory", "memory.limit_in_bytes", strconv.Itoa(most)}, {"cpu,cpuacct", "cpu.shares", "512"}, {"pids", "pids.max", "542"},
+		{"cpuset", "cpuset.cpus", "0"}, {"freezer", "cgroup.procs", strconv.Itoa(rec.Pid)}, {"systemd", "cgroup.procs", strconv.Itoa(rec.Pid)},
+	} {
+		dir := "/sys/fs/cgroup/" + f.controller + cgroup
+		if rec.CgroupPaths[f.controller] != dir {
+			t.Errorf("state.json: %s is in %q", f.controller, rec.CgroupPaths[f.controller])
+		}
+		if data, err := os.ReadFile(filepath.Join(dir, f.file)); err != nil || strings.TrimSpace(string(data)) != f.want {
+			t.Errorf("%s: %q, %v, want %s", f.file, data, err, f.want)
+		}
+	}
+	lucid(t, nil, "update", "--cpu-share", "1024", b.id).wantCode(t, 0)
+	property(t, name, "CPUShares", "1024")
+	must(t, unix.Kill(rec.Pid, unix.SIGKILL))
+	lucid(t, nil, "delete", "--force", b.id).wantCode(t, 0)
+	for _, controller := range []string{"systemd", "memory", "freezer", "cpuset"} {
+		wantNoScope(t, name, "/"+controller+cgroup)
+	}
+}
+
+// systemdV1 and systemdV2 mount cgroups.
+const (
+	systemdV2 = "mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+	systemdV1 = `mount -t tmpfs cgroup /sys/fs/cgroup
+for c in cpu,cpuacct memory pids cpuset freezer devices blkio; do mkdir /sys/fs/cgroup/$c; mount -t cgroup -o $c cgroup /sys/fs/cgroup/$c; done
+mkdir /sys/fs/cgroup/systemd
+mount -t cgroup -o none,name=systemd,xattr cgroup /sys/fs/cgroup/systemd`
+)
+
 // systemdInit becomes systemd. The only unit that it starts is a target: nothing that would set up a host.
 const systemdInit = `set -e
 mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs run /run
 umount /sys/fs/cgroup
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
+CGROUPS
 mkdir -p /run/systemd/system /run/lock
 printf '[Unit]\nDefaultDependencies=no\n' >/run/systemd/system/lucid-e2e.target
 exec env container=lucid-e2e /lib/systemd/systemd --system --unit=lucid-e2e.target --log-target=console --show-status=0`
 
-func systemdNamespaces(t *testing.T) {
+func systemdNamespaces(t *testing.T, cgroups string) {
 	// tmp.conf of Debian's systemd clears /tmp at boot: not a thing to try where others work.
 	if os.Getenv("LUCID_LAB") == "" {
 		t.Fatal("runs in the lab only")
@@ -56,7 +111,7 @@ func systemdNamespaces(t *testing.T) {
 	log, err := os.Create(filepath.Join(world.dir, "systemd.log"))
 	must(t, err)
 	defer log.Close()
-	init := exec.Command("unshare", "--pid", "--fork", "--kill-child", "--mount", "--cgroup", "sh", "-c", systemdInit)
+	init := exec.Command("unshare", "--pid", "--fork", "--kill-child", "--mount", "--cgroup", "sh", "-c", strings.Replace(systemdInit, "CGROUPS", cgroups, 1))
 	init.Stdout, init.Stderr = log, log
 	init.SysProcAttr = inCgroup(t, cgroup)
 	must(t, init.Start())
@@ -75,7 +130,7 @@ func systemdNamespaces(t *testing.T) {
 	})
 	// unshare has stayed in the cgroup, and one with processes hands no controllers down.
 	must(t, os.WriteFile("/sys/fs/cgroup/cgroup.procs", []byte(strconv.Itoa(init.Process.Pid)), 0))
-	again := exec.Command("nsenter", "-t", pid, "-a", "/proc/self/exe", "-test.v", "-test.timeout=40m", "-test.run", "^TestSystemd$")
+	again := exec.Command("nsenter", "-t", pid, "-a", "/proc/self/exe", "-test.v", "-test.timeout=40m", "-test.run", "^"+t.Name()+"$")
 	again.Args[4], err = os.Executable()
 	must(t, err)
 	if only := os.Getenv("LUCID_E2E_SYSTEMD_RUN"); only != "" {
