@@ -37,8 +37,20 @@ type docker struct {
 	exited     chan struct{}
 }
 
-// newDocker starts it with the Debian image in it.
+// newDocker starts it with the Debian image in it, without what these tests do not use: docker hashes each byte, minutes
+// in the lab.
 func newDocker(t *testing.T, cgroups string) *docker {
+	d := emptyDocker(t, cgroups)
+	var args []string
+	for _, p := range []string{"usr/share", "usr/lib/git-core", "usr/lib/python3*", "usr/lib/x86_64-linux-gnu/perl*", "usr/lib/x86_64-linux-gnu/gconv", "usr/bin/git*", "var/lib", "var/cache"} {
+		args = append(args, "--exclude=./"+p)
+	}
+	d.importImage(t, append(args, ".")...)
+	return d
+}
+
+// emptyDocker starts it.
+func emptyDocker(t *testing.T, cgroups string) *docker {
 	t.Helper()
 	d := &docker{client: "/usr/bin/docker", dir: filepath.Join(world.dir, "docker"), cgroups: cgroups}
 	for _, name := range []string{d.client, "/usr/sbin/dockerd", "/usr/bin/containerd-shim-runc-v2"} {
@@ -57,7 +69,6 @@ func newDocker(t *testing.T, cgroups string) *docker {
 	must(t, os.Mkdir(filepath.Join(d.dir, "bin"), 0o755))
 	must(t, os.Symlink(world.lucid, filepath.Join(d.dir, "bin", "runc")))
 	d.up(t)
-	d.importImage(t)
 	return d
 }
 
@@ -89,14 +100,10 @@ func (d *docker) up(t *testing.T) {
 	}
 }
 
-// importImage makes an image of Debian, without what these tests do not use: docker hashes each byte, minutes in the lab.
-func (d *docker) importImage(t *testing.T) {
+// importImage makes an image of files of Debian's, which tar(1) is told.
+func (d *docker) importImage(t *testing.T, args ...string) {
 	t.Helper()
-	args := []string{"-C", world.lower, "-cf", "-"}
-	for _, p := range []string{"usr/share", "usr/lib/git-core", "usr/lib/python3*", "usr/lib/x86_64-linux-gnu/perl*", "usr/lib/x86_64-linux-gnu/gconv", "usr/bin/git*", "var/lib", "var/cache"} {
-		args = append(args, "--exclude=./"+p)
-	}
-	tar := exec.Command("tar", append(args, ".")...)
+	tar := exec.Command("tar", append([]string{"-C", world.lower, "-cf", "-"}, args...)...)
 	out, err := tar.StdoutPipe()
 	must(t, err)
 	must(t, tar.Start())

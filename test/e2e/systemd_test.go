@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,6 +33,7 @@ func TestSystemd(t *testing.T) {
 	t.Run("Limits", systemdLimits)
 	t.Run("Killed", systemdKilled)
 	t.Run("Refused", systemdRefused)
+	t.Run("User", systemdUser)
 	t.Run("Docker", systemdDocker)
 	t.Run("Podman", systemdPodman)
 }
@@ -350,6 +352,64 @@ func systemdRefused(t *testing.T) {
 	must(t, os.Rename("/run/systemd/system", "/run/systemd/elsewhere"))
 	defer os.Rename("/run/systemd/elsewhere", "/run/systemd/system")
 	try("system.slice:lucid:x", "systemd not running on this host, cannot use systemd cgroups manager", "leave --systemd-cgroup out")
+}
+
+// systemdUser: who is not root has the user's manager.
+func systemdUser(t *testing.T) {
+	const uid = 1234
+	must(t, os.Chmod("/dev/kvm", 0o666))
+	for _, d := range []string{world.dir, filepath.Dir(world.bin)} {
+		must(t, os.Chmod(d, 0o755))
+	}
+	dir := fmt.Sprintf("/run/user/%d", uid)
+	must(t, os.MkdirAll(dir, 0o700))
+	must(t, os.Chown(dir, uid, uid))
+	manager := []string{"--uid=1234", "--unit=lucid-user-manager", "-p", "Delegate=yes", "-p", "Slice=user.slice", "-E", "XDG_RUNTIME_DIR=" + dir, "/lib/systemd/systemd", "--user"}
+	must(t, exec.Command("systemd-run", manager...).Run())
+	t.Cleanup(func() { _ = exec.Command("systemctl", "stop", "lucid-user-manager.service").Run() })
+	as := func(program string, args ...string) *exec.Cmd {
+		cmd := exec.Command(program, args...)
+		cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+dir)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		return cmd
+	}
+	waitFor(t, "the user's manager", func() bool { return as("systemctl", "--user", "list-units").Run() == nil })
+
+	b := newBundle(t, "cat", "/etc/hostname")
+	b.spec.Linux.CgroupsPath = ":lucid:" + b.id
+	b.spec.Linux.Namespaces = slices.DeleteFunc(b.spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.NetworkNamespace })
+	pids := int64(30)
+	b.spec.Linux.Resources = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &pids}}
+	b.spec.Process.Args = []string{"sleep", "1000"}
+	b.spec.Root.Readonly = true
+	b.write()
+	state := filepath.Join(dir, "lucid")
+	log := filepath.Join(dir, "log")
+	// In a unit of that manager's: it may only move what lies below itself.
+	run := as("systemd-run", "--user", "--scope", "--unit=caller", world.lucid, "--root", state, "--log", log, "--systemd-cgroup", "run", "-d", "--bundle", b.dir, b.id)
+	if err := run.Run(); err != nil {
+		text, _ := os.ReadFile(log)
+		t.Fatalf("%v\n%s", err, text)
+	}
+	name := "lucid-" + b.id + ".scope"
+	out, err := as("systemctl", "--user", "show", "--value", "-p", "Slice,TasksMax,ActiveState,ControlGroup", name).Output()
+	must(t, err)
+	if got, want := strings.Fields(string(out)), []string{"user.slice", "/user.slice/lucid-user-manager.service/user.slice/" + name, "542", "active"}; !sameWords(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if out, err := as(world.lucid, "--root", state, "delete", "--force", b.id).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	waitFor(t, "the end of the scope", func() bool {
+		out, err := as("systemctl", "--user", "show", "--value", "-p", "LoadState", name).Output()
+		return err == nil && strings.TrimSpace(string(out)) == "not-found"
+	})
+}
+
+func sameWords(a, b []string) bool {
+	slices.Sort(a)
+	slices.Sort(b)
+	return slices.Equal(a, b)
 }
 
 func systemdDocker(t *testing.T) {
