@@ -115,7 +115,7 @@ func TestFirmwareIsRepeatable(t *testing.T) {
 }
 
 // TestGuestCount boots the real kernel with the smallest Go init, twice. The host's load moves the moment at which a byte
-// of the console is taken, and with it some 50 instructions of 12 million.
+// of the console is taken, and with it some 50 instructions of 8 million, 2,700 on a host with five times too much to do.
 func TestGuestCount(t *testing.T) {
 	needKernel(t)
 	var outs [2]string
@@ -132,7 +132,7 @@ func TestGuestCount(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
-	if math.Abs(counts[0]-counts[1]) > counts[0]/10_000 || !strings.Contains(outs[0], "from the kernel's entry to the report") {
+	if math.Abs(counts[0]-counts[1]) > counts[0]/1_000 || !strings.Contains(outs[0], "from the kernel's entry to the report") {
 		t.Errorf("two counts differ:\n%s%s", outs[0], outs[1])
 	}
 }
