@@ -55,14 +55,11 @@ func setup(m *testing.M) (int, error) {
 	defer os.RemoveAll(dir)
 	world.bin, world.lucid, world.dir = bin, filepath.Join(bin, "lucid"), dir
 	world.lower, world.state = filepath.Join(dir, "debian"), filepath.Join(dir, "state")
-	if err := os.Mkdir(world.lower, 0o755); err != nil {
+	if shared := os.Getenv(sharedLower); shared != "" {
+		world.lower = shared
+	} else if err := unpack(tar); err != nil {
 		return 1, err
 	}
-	start := time.Now()
-	if err := rootfs.Unpack(context.Background(), tar, world.lower); err != nil {
-		return 1, err
-	}
-	fmt.Printf("e2e: Debian unpacked in %.0f s\n", time.Since(start).Seconds())
 	// The overlays' upper directories must not lie on an overlay themselves.
 	if err := os.Mkdir(filepath.Join(dir, "upper"), 0o755); err != nil {
 		return 1, err
@@ -72,6 +69,21 @@ func setup(m *testing.M) (int, error) {
 	}
 	defer unix.Unmount(filepath.Join(dir, "upper"), unix.MNT_DETACH)
 	return m.Run(), nil
+}
+
+// sharedLower is, in the environment of a test program that a test runs, the Debian that this has unpacked.
+const sharedLower = "LUCID_E2E_LOWER"
+
+func unpack(tar string) error {
+	if err := os.Mkdir(world.lower, 0o755); err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := rootfs.Unpack(context.Background(), tar, world.lower); err != nil {
+		return err
+	}
+	fmt.Printf("e2e: Debian unpacked in %.0f s\n", time.Since(start).Seconds())
+	return nil
 }
 
 var serial atomic.Int64

@@ -74,9 +74,14 @@ func containerState(t *testing.T, id string) state {
 // waitFor polls: the test's own business, nothing in lucid does.
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
+	waitLong(t, what, 2*time.Minute, ok)
+}
+
+func waitLong(t *testing.T, what string, most time.Duration, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(most); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 2 minutes", what)
+			t.Fatalf("%s: not within %v", what, most)
 		}
 	}
 }

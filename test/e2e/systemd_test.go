@@ -33,6 +33,7 @@ func TestSystemd(t *testing.T) {
 	t.Run("Limits", systemdLimits)
 	t.Run("Killed", systemdKilled)
 	t.Run("Refused", systemdRefused)
+	t.Run("Bus", systemdBus)
 	t.Run("User", systemdUser)
 	t.Run("Docker", systemdDocker)
 	t.Run("Podman", systemdPodman)
@@ -124,15 +125,24 @@ func systemdNamespaces(t *testing.T, cgroups string) {
 	t.Cleanup(func() {
 		_ = init.Process.Kill()
 		_ = init.Wait()
+		// Deepest first. What is left holds the controllers, which TestSystemdV1 wants.
+		out, err := exec.Command("find", cgroup, "-mindepth", "1", "-depth", "-type", "d", "-exec", "rmdir", "{}", "+").CombinedOutput()
+		if e := os.Remove(cgroup); e != nil {
+			t.Errorf("%v: %v, %s", e, err, out)
+		}
 		if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
 			t.Logf("systemd:\n%s", tail(string(text)))
 		}
 	})
 	var pid string
-	waitFor(t, "systemd", func() bool {
+	waitLong(t, "systemd", 10*time.Minute, func() bool {
 		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", init.Process.Pid, init.Process.Pid))
 		pid = strings.TrimSpace(string(children))
-		return err == nil && pid != "" && exec.Command("nsenter", "-t", pid, "-a", "systemctl", "is-active", "lucid-e2e.target").Run() == nil
+		if _, e := os.Stat("/proc/" + pid + "/root/run/systemd/private"); err != nil || e != nil {
+			return false
+		}
+		time.Sleep(time.Second) // the question costs more than the answer
+		return exec.Command("nsenter", "-t", pid, "-a", "systemctl", "is-active", "lucid-e2e.target").Run() == nil
 	})
 	// unshare has stayed in the cgroup, and one with processes hands no controllers down.
 	must(t, os.WriteFile("/sys/fs/cgroup/cgroup.procs", []byte(strconv.Itoa(init.Process.Pid)), 0))
@@ -142,7 +152,7 @@ func systemdNamespaces(t *testing.T, cgroups string) {
 	if only := os.Getenv("LUCID_E2E_SYSTEMD_RUN"); only != "" {
 		again.Args[len(again.Args)-1] += "/" + only
 	}
-	again.Env = append(os.Environ(), underSystemd+"=1")
+	again.Env = append(os.Environ(), underSystemd+"=1", sharedLower+"="+world.lower)
 	again.Stdout, again.Stderr = os.Stdout, os.Stderr
 	again.SysProcAttr = inCgroup(t, cgroup+"/test") // whoever is outside cannot be moved into a scope
 	must(t, again.Run())
@@ -356,6 +366,32 @@ func systemdRefused(t *testing.T) {
 	must(t, os.Rename("/run/systemd/system", "/run/systemd/elsewhere"))
 	defer os.Rename("/run/systemd/elsewhere", "/run/systemd/system")
 	try("system.slice:lucid:x", "systemd not running on this host, cannot use systemd cgroups manager", "leave --systemd-cgroup out")
+}
+
+// systemdBus: over the system's bus, as on a host; until here there was none, and systemd's own socket was used.
+func systemdBus(t *testing.T) {
+	for name, text := range map[string]string{
+		"dbus.socket":  "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=/run/dbus/system_bus_socket\n",
+		"dbus.service": "[Unit]\nDefaultDependencies=no\nRequires=dbus.socket\n[Service]\nType=notify\nExecStart=/usr/bin/dbus-daemon --system --address=systemd: --nofork --nopidfile --systemd-activation\n",
+	} {
+		must(t, os.WriteFile("/run/systemd/system/"+name, []byte(text), 0o644))
+	}
+	for _, args := range [][]string{{"daemon-reload"}, {"start", "dbus.service"}} {
+		if out, err := exec.Command("systemctl", args...).CombinedOutput(); err != nil {
+			t.Fatalf("systemctl %v: %v\n%s", args, err, out)
+		}
+	}
+	must(t, os.Rename("/run/systemd/private", "/run/systemd/private.away"))
+	defer os.Rename("/run/systemd/private.away", "/run/systemd/private")
+	b := newBundle(t, "sleep", "1000")
+	b.spec.Linux.CgroupsPath = "system.slice:bus:" + b.id
+	b.write()
+	leave(t, "--systemd-cgroup", "run", "-d", "--bundle", b.dir, b.id)
+	name := "bus-" + b.id + ".scope"
+	lucid(t, nil, "update", "--pids-limit", "9", b.id).wantCode(t, 0)
+	property(t, name, "TasksMax", "521")
+	lucid(t, nil, "delete", "--force", b.id).wantCode(t, 0)
+	wantNoScope(t, name, "/system.slice/"+name)
 }
 
 // systemdUser: who is not root has the user's manager.
