@@ -26,6 +26,7 @@ type builder struct {
 
 	newPID, newCgroup, newNet bool
 	unshare                   int
+	join                      []sharedNS
 	around                    surroundings
 
 	root        rootDir
@@ -56,7 +57,8 @@ func (s *Set) Create(r *wire.CreateContainer) (created *wire.Created, after func
 	if err := checkFilter(r.Seccomp); err != nil {
 		return nil, nil, err
 	}
-	if err := b.namespaces(); err != nil {
+	defer b.closeShared()
+	if err := b.namespaces(s); err != nil {
 		return nil, nil, err
 	}
 	b.state = r.State

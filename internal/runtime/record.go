@@ -35,6 +35,8 @@ type record struct {
 
 	// Token tells this container from another that had, or has, the same ID.
 	Token string `json:"token,omitempty"`
+	// Pod is the container whose VM this one is in; empty: its own.
+	Pod string `json:"pod,omitempty"`
 	// Pid is 0 until the sandbox process is spawned. StartTime, in clock
 	// ticks since boot (proc(5), stat field 22), tells it from a later
 	// process of the same pid.

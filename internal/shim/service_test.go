@@ -320,7 +320,7 @@ func TestOperations(t *testing.T) {
 	_, err = w.Create(ctx, &task.CreateTaskRequest{ID: "c1", Bundle: w.bundle})
 	wantCode(t, err, codes.AlreadyExists)
 	_, err = w.Create(ctx, &task.CreateTaskRequest{ID: "c2", Bundle: w.bundle})
-	wantCode(t, err, codes.Unimplemented)
+	wantCode(t, err, codes.FailedPrecondition)
 	_, err = w.Resume(ctx, &task.ResumeRequest{ID: "c1"})
 	wantCode(t, err, codes.FailedPrecondition)
 	_, err = w.Pause(ctx, &task.PauseRequest{ID: "c1"})
