@@ -76,7 +76,7 @@ func newAgent(opts boot.Options) *agent {
 			Reaper:       reap.New(),
 			CgroupParent: boot.CgroupDir,
 			WorkDir:      boot.WorkDir,
-			Pause:        boot.PauseProgram,
+			Pause:        func() (string, error) { return boot.PauseProgram(boot.WorkDir) },
 			OnExit:       a.server.Exited,
 		}),
 	}

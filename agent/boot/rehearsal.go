@@ -36,9 +36,9 @@ func rehearsalProgram() []byte {
 	})
 }
 
-// PauseProgram writes a program that only waits, and returns its path.
-func PauseProgram() (string, error) {
-	const path = WorkDir + "/pause"
+// PauseProgram writes a program that only waits into dir, and returns its path.
+func PauseProgram(dir string) (string, error) {
+	path := dir + "/pause"
 	return path, os.WriteFile(path, program([]byte{
 		0xb8, 34, 0, 0, 0, // mov $SYS_pause, %eax
 		0x0f, 0x05, // syscall

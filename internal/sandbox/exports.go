@@ -19,8 +19,9 @@ import (
 type exports struct {
 	files fileServer // set before there are members
 
-	mu  sync.Mutex
-	all map[string]*sharedExport // by name; protected by mu
+	mu     sync.Mutex
+	all    map[string]*sharedExport // by name; protected by mu
+	serial uint64                   // of the last one; protected by mu
 }
 
 // fileServer is what is used of a p9server.Server.
@@ -72,6 +73,9 @@ func planExports(plan *oci.Plan) []*oci.Export {
 	return list
 }
 
+// maxExportName leaves room for a number: a name has at most 255 bytes.
+const maxExportName = 230
+
 // use finds or makes an export. Precondition: mu is held.
 func (x *exports) use(e oci.Export) (string, error) {
 	// A guest that may write one of two mounts of a directory may write both,
@@ -84,10 +88,9 @@ func (x *exports) use(e oci.Export) (string, error) {
 			}
 		}
 	}
-	base := e.Name
-	for n := 2; x.all[e.Name] != nil; n++ {
-		e.Name = base + "." + strconv.Itoa(n)
-	}
+	// No name twice: the guest may remember the directory that had it.
+	x.serial++
+	e.Name = e.Name[:min(len(e.Name), maxExportName)] + "." + strconv.FormatUint(x.serial, 10)
 	if err := x.files.AddExport(export(e)); err != nil {
 		return "", err
 	}
