@@ -129,7 +129,7 @@ func newGuest(t *testing.T) *guest {
 	g.set = container.NewSet(container.Config{
 		Opener: g.streams, Exports: g.exports, Reaper: reaper,
 		CgroupParent: cgroupParent(t), WorkDir: work,
-		Pause: func() (string, error) { return boot.PauseProgram(work) },
+		Pause:  func() (string, error) { return boot.PauseProgram(work) },
 		OnExit: func(e *wire.ContainerExited) { g.exits <- e },
 	})
 	return g

@@ -68,14 +68,6 @@ func run(tool string, args []string) error {
 			return err
 		}
 		fmt.Println(l.Cur, l.Max)
-	case "namespaces":
-		for _, ns := range args {
-			to, err := os.Readlink("/proc/self/ns/" + ns)
-			if err != nil {
-				return err
-			}
-			fmt.Println(to)
-		}
 	case "umask":
 		fmt.Printf("%03o\n", syscall.Umask(0))
 	case "syscall":
@@ -100,6 +92,25 @@ func run(tool string, args []string) error {
 		bomb()
 	case "hook":
 		return hook(args)
+	case "errout":
+		fmt.Fprintln(os.Stderr, strings.Join(args, " "))
+	default:
+		return runInPod(tool, args)
+	}
+	return nil
+}
+
+// runInPod has the tools for what containers share.
+func runInPod(tool string, args []string) error {
+	switch tool {
+	case "namespaces":
+		for _, ns := range args {
+			to, err := os.Readlink("/proc/self/ns/" + ns)
+			if err != nil {
+				return err
+			}
+			fmt.Println(to)
+		}
 	case "orphans":
 		n, _ := strconv.Atoi(args[0])
 		return orphans(n)
@@ -107,8 +118,6 @@ func run(tool string, args []string) error {
 		return orphan()
 	case "nap":
 		time.Sleep(300 * time.Millisecond)
-	case "errout":
-		fmt.Fprintln(os.Stderr, strings.Join(args, " "))
 	default:
 		return fmt.Errorf("no tool %q", tool)
 	}
