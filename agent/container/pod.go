@@ -130,3 +130,12 @@ func (s *Set) pause() (child *spawn.Child, err error) {
 	}
 	return child, nil
 }
+
+// Freeze stops the processes of a container, or lets them go on.
+func (s *Set) Freeze(r *wire.Freeze) error {
+	c, err := s.get(r.ID)
+	if err != nil {
+		return err
+	}
+	return c.cgroup.freeze(r.Frozen)
+}

@@ -1,11 +1,13 @@
 package container_test
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -54,7 +56,7 @@ func endPause(t *testing.T) {
 
 func ownNamespace(t *testing.T, name string) string {
 	t.Helper()
-	to, err := os.Readlink("/proc/self/ns/" + name)
+	to, err := os.Readlink("/proc/thread-self/ns/" + name) // the first thread may have been a container's
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,5 +142,44 @@ func TestStatsOfAll(t *testing.T) {
 	}
 	if all.CPUUsageUS == 0 {
 		t.Errorf("%+v", all)
+	}
+}
+
+// A frozen container's processes do nothing; SIGKILL ends them all the same.
+func TestFreeze(t *testing.T) {
+	g := newGuest(t)
+	g.start("one", spec("prog", "trap"), nil)
+	out := g.streams.get(2).out
+	if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
+		t.Fatal(err)
+	}
+	freeze := func(on bool) {
+		t.Helper()
+		if err := g.set.Freeze(&wire.Freeze{ID: "one", Frozen: on}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	freeze(true)
+	if err := g.set.Signal(&wire.Signal{ID: "one", Signal: int(unix.SIGTERM)}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case e := <-g.exits:
+		t.Fatalf("it runs: %+v", e)
+	case <-time.After(300 * time.Millisecond):
+	}
+	freeze(false)
+	if e := g.waitExit(); e.Status != 42 {
+		t.Errorf("%+v", e)
+	}
+	g.start("two", spec("prog", "sleep"), nil)
+	if err := g.set.Freeze(&wire.Freeze{ID: "two", Frozen: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.set.Signal(&wire.Signal{ID: "two", Signal: int(unix.SIGKILL)}); err != nil {
+		t.Fatal(err)
+	}
+	if e := g.waitExit(); e.Status != 137 {
+		t.Errorf("%+v", e)
 	}
 }

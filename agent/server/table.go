@@ -20,6 +20,7 @@ func (s *Server) table() map[string]handler {
 		wire.MethodSignal:          simple(c.Signal),
 		wire.MethodResizeTTY:       simple(c.Resize),
 		wire.MethodCloseStdin:      simple(c.CloseStdin),
+		wire.MethodFreeze:          simple(c.Freeze),
 		wire.MethodStats:           query(c.Stats),
 		wire.MethodPids:            query(c.Pids),
 		wire.MethodUpdate:          simple(c.Update),

@@ -164,7 +164,18 @@ func (p *Pod) find(n specs.LinuxNamespace) (id string, ok bool) {
 
 // SplitMember is Split for a container that joins a pod.
 func SplitMember(spec *specs.Spec, bundle string, pod *Pod) (*Plan, error) {
-	return split(spec, bundle, pod)
+	p, err := split(spec, bundle, pod)
+	if err != nil {
+		return nil, err
+	}
+	if p.Host.BlockIO != nil {
+		p.Host.BlockIO = nil // the sandbox's process does the input and output of all
+		p.Ignored = append(p.Ignored, "linux.resources.blockIO")
+	}
+	if spec.VM != nil {
+		p.Ignored = append(p.Ignored, "vm")
+	}
+	return p, nil
 }
 
 // defaultPodMemory is what a pod has for all its containers when nobody says.

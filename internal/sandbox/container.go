@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -60,6 +61,10 @@ type container struct {
 	state   control.State // protected by mu
 	exit    *control.Exit // protected by mu; set with state stopped
 	exiting bool          // protected by mu: the process has ended, its output may not be out yet
+	thawed  chan struct{} // protected by mu; of a frozen member: closed when it goes on
+
+	freezing sync.Mutex  // held during freeze and thaw
+	frozen   atomic.Bool // changed with freezing held
 
 	execs execs
 
@@ -272,7 +277,7 @@ func (c *container) start(ctx context.Context) error {
 // kill sends a signal to the container's process.
 func (c *container) kill(sig unix.Signal) error {
 	c.mu.Lock()
-	state, exiting, paused := c.state, c.exiting, c.isPaused()
+	state, exiting, paused := c.state, c.exiting, c.vmPaused()
 	c.mu.Unlock()
 	switch {
 	case state == control.StateStopped || (exiting && sig != unix.SIGKILL):

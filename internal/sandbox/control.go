@@ -44,12 +44,14 @@ func (c *container) Control(ctx context.Context, method string, params json.RawM
 			return nil, ctx.Err()
 		}
 		return nil, nil
-	case control.MethodPause, control.MethodResume:
+	case control.MethodPause:
 		if c.main != nil {
-			return nil, badRequest("one container of a pod cannot be paused: its VM is")
+			return nil, c.freeze(ctx)
 		}
-		if method == control.MethodPause {
-			return nil, c.pauseVM()
+		return nil, c.pauseVM()
+	case control.MethodResume:
+		if c.main != nil {
+			return nil, c.thaw(ctx)
 		}
 		return nil, c.resumeVM()
 	case control.MethodJoin:

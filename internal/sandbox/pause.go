@@ -76,7 +76,10 @@ func (c *container) resumeVM() error {
 	return nil
 }
 
-func (g *pod) isPaused() bool {
+// isPaused says whether the container's processes stand still, with the VM or alone.
+func (c *container) isPaused() bool { return c.frozen.Load() || c.vmPaused() }
+
+func (g *pod) vmPaused() bool {
 	g.pause.mu.Lock()
 	defer g.pause.mu.Unlock()
 	return g.pause.on
@@ -110,9 +113,7 @@ func (c *container) awaitRunning(ctx context.Context, wait bool) error {
 		c.mu.Lock()
 		state, exiting := c.state, c.exiting
 		c.mu.Unlock()
-		c.pause.mu.Lock()
-		paused, resumed := c.pause.on, c.pause.resumed
-		c.pause.mu.Unlock()
+		paused, resumed := c.pauseState()
 		switch {
 		case exiting || state == control.StateStopped:
 			return errStopped
@@ -131,4 +132,59 @@ func (c *container) awaitRunning(ctx context.Context, wait bool) error {
 			return nil
 		}
 	}
+}
+
+// pauseState says whether the container is paused, and when it goes on.
+func (c *container) pauseState() (bool, <-chan struct{}) {
+	c.mu.Lock()
+	thawed := c.thawed
+	c.mu.Unlock()
+	if c.frozen.Load() {
+		return true, thawed
+	}
+	c.pause.mu.Lock()
+	defer c.pause.mu.Unlock()
+	return c.pause.on, c.pause.resumed
+}
+
+// freeze pauses one container of a pod, whose VM goes on for the others.
+func (c *container) freeze(ctx context.Context) error {
+	c.freezing.Lock()
+	defer c.freezing.Unlock()
+	switch {
+	case c.isOver():
+		return errStopped
+	case c.isPaused():
+		return errPaused
+	}
+	if err := c.ask(ctx, wire.MethodFreeze, &wire.Freeze{ID: c.id, Frozen: true}, nil); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.thawed = make(chan struct{})
+	c.mu.Unlock()
+	c.frozen.Store(true)
+	return nil
+}
+
+// thaw lets it go on.
+func (c *container) thaw(ctx context.Context) error {
+	c.freezing.Lock()
+	defer c.freezing.Unlock()
+	switch {
+	case c.vmPaused():
+		return errPaused
+	case !c.frozen.Load():
+		return errNotPaused
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := c.client.Call(ctx, wire.MethodFreeze, &wire.Freeze{ID: c.id}, nil); err != nil {
+		return guestError(err)
+	}
+	c.frozen.Store(false)
+	c.mu.Lock()
+	close(c.thawed)
+	c.mu.Unlock()
+	return nil
 }

@@ -162,9 +162,6 @@ func TestMember(t *testing.T) {
 	if err := p.ask(t, "c2", control.MethodPids, nil, &pids); err != nil || !slices.Equal(pids.Pids, []int{4711}) {
 		t.Errorf("%+v, %v", pids, err)
 	}
-	if err := p.ask(t, "c2", control.MethodPause, nil, nil); kindOf(err) != control.KindBadRequest {
-		t.Errorf("pause: %v", err)
-	}
 	if err := p.ask(t, "c2", control.MethodKill, control.KillParams{Signal: int(unix.SIGTERM)}, nil); err != nil {
 		t.Error(err)
 	}
@@ -366,5 +363,60 @@ func TestExports(t *testing.T) {
 	}
 	if err := x.release("vol.2"); !errors.Is(err, errNotUsed) {
 		t.Error(err)
+	}
+}
+
+// One member of a pod is paused by the guest; the VM goes on.
+func TestMemberFrozen(t *testing.T) {
+	p := newPodRig(t)
+	var frozen []bool
+	p.agent.handle[wire.MethodFreeze] = func(params json.RawMessage) (any, *wire.Error) {
+		var f wire.Freeze
+		if err := json.Unmarshal(params, &f); err != nil || f.ID != "c2" {
+			t.Errorf("%+v, %v", f, err)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		frozen = append(frozen, f.Frozen)
+		return struct{}{}, nil
+	}
+	if _, _, err := p.join(t, "c2", t.TempDir(), nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		method string
+		kind   control.Kind
+		state  control.State
+	}{
+		{control.MethodStart, "", control.StateRunning},
+		{control.MethodResume, control.KindPaused, control.StateRunning},
+		{control.MethodPause, "", control.StatePaused},
+		{control.MethodPause, control.KindPaused, control.StatePaused},
+		{control.MethodStats, control.KindPaused, control.StatePaused},
+		{control.MethodExec, control.KindPaused, control.StatePaused},
+		{control.MethodResume, "", control.StateRunning},
+	} {
+		if err := p.ask(t, "c2", step.method, map[string]any{}, nil); kindOf(err) != step.kind {
+			t.Errorf("%s: %v, want %q", step.method, err, step.kind)
+		}
+		var status control.Status
+		if err := p.ask(t, "c2", control.MethodStatus, nil, &status); err != nil || status.State != step.state {
+			t.Errorf("after %s: %+v, %v", step.method, status, err)
+		}
+	}
+	if p.vm.isPaused() || p.c.status().State != control.StateRunning || !slices.Equal(frozen, []bool{true, false}) {
+		t.Errorf("the VM is paused: %t; frozen %v", p.vm.isPaused(), frozen)
+	}
+	// The signal goes to a frozen one at once.
+	if err := p.ask(t, "c2", control.MethodPause, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.ask(t, "c2", control.MethodKill, control.KillParams{Signal: int(unix.SIGKILL)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.signals) != 1 {
+		t.Errorf("signals %v", p.signals)
 	}
 }

@@ -32,6 +32,7 @@ const (
 	MethodSignal          = "Signal"          // Signal → nothing
 	MethodResizeTTY       = "ResizeTTY"       // ResizeTTY → nothing
 	MethodCloseStdin      = "CloseStdin"      // CloseStdin → nothing
+	MethodFreeze          = "Freeze"          // Freeze → nothing; it has when it returns
 	MethodStats           = "Stats"           // Stats → StatsResult
 	MethodPids            = "Pids"            // Pids → PidsResult
 	MethodUpdate          = "Update"          // Update → nothing
@@ -201,6 +202,13 @@ type ResizeTTY struct {
 type CloseStdin struct {
 	ID     string `json:"id"`
 	ExecID string `json:"execID,omitempty"`
+}
+
+// Freeze stops the processes of a container, or lets them go on. SIGKILL ends a
+// frozen one too.
+type Freeze struct {
+	ID     string `json:"id"`
+	Frozen bool   `json:"frozen"`
 }
 
 // Stats asks for the counters of a container's cgroup; with no ID, of all

@@ -23,6 +23,7 @@ func TestShimPods(t *testing.T) {
 		{"SandboxFirst", podSandboxFirst},
 		{"SandboxKilled", podSandboxKilled},
 		{"ShimKilled", podShimKilled},
+		{"Restart", podRestart},
 		{"Group", podGroup},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, d) })
@@ -106,10 +107,16 @@ func podKillOne(t *testing.T, d *containerd) {
 	d.background(t, "pod2", annotations("sandbox", "pod2"), "/pause")
 	d.member(t, "pod2", "one2", nil, "/bin/sleep", "1000")
 	d.member(t, "pod2", "two2", nil, "/bin/sh", "-c", `trap "exit 3" TERM; while :; do sleep 0.2; done`)
+	d.must(t, "task", "pause", "two2")
+	d.await(t, "two2", "PAUSED")
+	r := d.ctr(t, nil, "task", "exec", "--exec-id", "e0", "one2", "/bin/echo", "not paused")
+	r.wantStdout(t, "not paused\n")
+	d.must(t, "task", "resume", "two2")
+	d.await(t, "two2", "RUNNING")
 	d.must(t, "task", "kill", "-s", "KILL", "one2")
 	d.await(t, "one2", "STOPPED")
 	d.wantDeleted(t, "one2", "137")
-	r := d.ctr(t, nil, "task", "exec", "--exec-id", "e1", "two2", "/bin/echo", "still there")
+	r = d.ctr(t, nil, "task", "exec", "--exec-id", "e1", "two2", "/bin/echo", "still there")
 	r.wantStdout(t, "still there\n")
 	// The same ID once more, in the VM that runs.
 	d.must(t, "container", "rm", "one2")
@@ -206,5 +213,29 @@ func podGroup(t *testing.T, d *containerd) {
 	d.wantDeleted(t, "two6", "137")
 	if n := virtualMachines(t); n != 0 {
 		t.Errorf("%d VMs are left", n)
+	}
+}
+
+// podRestart kills the daemon. Its successor finds all containers of the pod.
+func podRestart(t *testing.T, d *containerd) {
+	d.background(t, "pod7", annotations("sandbox", "pod7"), "/pause")
+	d.member(t, "pod7", "one7", nil, "/bin/sleep", "1000")
+	d.member(t, "pod7", "two7", nil, "/bin/sh", "-c", "sleep 3; exit 7")
+	must(t, d.cmd.Process.Kill())
+	<-d.exited
+	time.Sleep(8 * time.Second)
+	d.start(t)
+	d.await(t, "two7", "STOPPED")
+	d.wantDeleted(t, "two7", "7")
+	r := d.ctr(t, nil, "task", "exec", "--exec-id", "e1", "one7", "/bin/echo", "still there")
+	r.wantStdout(t, "still there\n")
+	d.member(t, "pod7", "three7", nil, "/bin/sleep", "1000")
+	if n := virtualMachines(t); n != 1 {
+		t.Errorf("%d VMs, want one", n)
+	}
+	// Leaves it to the end of the test: the pod ends under its containers.
+	d.must(t, "task", "kill", "-s", "KILL", "pod7")
+	for _, id := range []string{"pod7", "one7", "three7"} {
+		d.await(t, id, "STOPPED")
 	}
 }
