@@ -40,8 +40,7 @@ func deleteLeftovers(c *call, stdout io.Writer) error {
 		vm = container.Pod()
 	}
 	// The shim of a pod serves others, of which containerd says nothing here.
-	serving := c.role != oci.Alone && c.answers()
-	if !serving {
+	if c.role == oci.Alone || !c.answers() {
 		killServer(c)
 	}
 	bundle := c.bundle
@@ -52,7 +51,7 @@ func deleteLeftovers(c *call, stdout io.Writer) error {
 	}
 	// All of it, also when a part fails.
 	err = errors.Join(rt.Delete(c.id, true), unmountRootfs(bundle))
-	if !serving {
+	if !c.listening() {
 		if isGroupVM(vm) {
 			err = errors.Join(err, rt.Delete(vm, true))
 		}
@@ -69,9 +68,20 @@ func deleteLeftovers(c *call, stdout io.Writer) error {
 	return err
 }
 
-// answers says whether a server lives on this container's socket, and is not stuck.
+// listening says whether there is a server on this container's socket.
+func (c *call) listening() bool {
+	conn, err := net.DialTimeout("unix", c.socketPath(), 100*time.Millisecond)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
+// answers says whether there is one that is not stuck.
 func (c *call) answers() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	const patience = 2 * time.Second // of the five that containerd has for all of `delete`
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", c.socketPath())
