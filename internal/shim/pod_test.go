@@ -159,6 +159,8 @@ func TestPodEnds(t *testing.T) {
 		must(t, unix.Kill(int(pid), unix.SIGKILL))
 		for _, id := range order {
 			w.wantExit(id, 137)
+		}
+		for _, id := range order {
 			w.remove(id)
 		}
 		w.wantState()
