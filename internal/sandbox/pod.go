@@ -82,6 +82,12 @@ func (c *container) signalPlaceholder(sig unix.Signal) {
 	default:
 		return // as to the first process of a pid namespace
 	}
+	if c.vmPaused() {
+		// The guest has files to write back.
+		if err := c.resumeVM(); err != nil {
+			c.log.Debug("resume at the end of a pod", "err", err)
+		}
+	}
 	c.exited(&wire.ContainerExited{ID: c.id, Status: status})
 }
 

@@ -258,8 +258,14 @@ func TestPlaceholder(t *testing.T) {
 		if p.c.isOver() {
 			t.Fatal("it has ended")
 		}
+		if sig == unix.SIGKILL {
+			mustControl(t, p.rig, control.MethodPause, nil)
+		}
 		if err := p.c.kill(sig); err != nil {
 			t.Error(err)
+		}
+		if p.vm.isPaused() {
+			t.Error("a paused guest cannot write its files back")
 		}
 		if code := p.exit(t); code != want {
 			t.Errorf("exit status %d after %v, want %d", code, sig, want)
