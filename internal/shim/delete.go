@@ -51,7 +51,7 @@ func deleteLeftovers(c *call, stdout io.Writer) error {
 	}
 	// All of it, also when a part fails.
 	err = errors.Join(rt.Delete(c.id, true), unmountRootfs(bundle))
-	if !c.listening() {
+	if !listening(c.socketPath()) {
 		if isGroupVM(vm) {
 			err = errors.Join(err, rt.Delete(vm, true))
 		}
@@ -66,16 +66,6 @@ func deleteLeftovers(c *call, stdout io.Writer) error {
 	}
 	_, err = stdout.Write(out)
 	return err
-}
-
-// listening says whether there is a server on this container's socket.
-func (c *call) listening() bool {
-	conn, err := net.DialTimeout("unix", c.socketPath(), 100*time.Millisecond)
-	if err != nil {
-		return false
-	}
-	_ = conn.Close()
-	return true
 }
 
 // answers says whether there is one that is not stuck.

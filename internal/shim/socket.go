@@ -48,11 +48,10 @@ func listen(path string) (*net.UnixListener, error) {
 	defer unix.Umask(old)
 	l, err := net.ListenUnix("unix", addr)
 	if errors.Is(err, unix.EADDRINUSE) {
-		if c, e := net.DialTimeout("unix", path, 100*time.Millisecond); e == nil {
-			_ = c.Close()
+		if listening(path) {
 			return nil, fmt.Errorf("%w on %s", errListening, path)
 		}
-		if e := os.Remove(path); e != nil {
+		if e := os.Remove(path); e != nil && !errors.Is(e, os.ErrNotExist) {
 			return nil, e
 		}
 		l, err = net.ListenUnix("unix", addr)
@@ -63,4 +62,14 @@ func listen(path string) (*net.UnixListener, error) {
 	// The server, which inherits it, removes it.
 	l.SetUnlinkOnClose(false)
 	return l, nil
+}
+
+// listening says whether somebody listens on a socket. Only the kernel's word that
+// nobody does counts: on a busy host a dial can take any time.
+func listening(path string) bool {
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		_ = c.Close()
+	}
+	return !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ENOENT)
 }

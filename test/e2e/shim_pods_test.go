@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,16 @@ import (
 
 // TestShimPods: containers that share a VM, by the annotations of Kubernetes' callers and by those of containerd's groups.
 func TestShimPods(t *testing.T) {
-	d := newContainerd(t, &containerd{name: "pods", bin: "/usr/bin"}, "apt-get install containerd")
+	testPods(t, &containerd{name: "pods", bin: "/usr/bin"}, "apt-get install containerd")
+}
+
+// TestShimPods2 is the same with a containerd v2.
+func TestShimPods2(t *testing.T) {
+	testPods(t, &containerd{name: "pods2", bin: filepath.Join(world.bin, "containerd-v2")}, "make containerd-v2")
+}
+
+func testPods(t *testing.T, d *containerd, install string) {
+	newContainerd(t, d, install)
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *containerd)
@@ -100,6 +110,30 @@ func podShared(t *testing.T, d *containerd) {
 	r.wantCode(t, 9)
 	wantContains(t, d.must(t, "task", "metrics", "one1"), "memory.usage", "pids.current")
 	wantContains(t, d.must(t, "task", "metrics", "pod1"), "memory.usage")
+	pid, _ := d.status(t, "one1")
+	if kib := privateKiB(t, pid); kib > maxMember {
+		t.Errorf("the process of a container has %d KiB of private memory, at most %d", kib, maxMember)
+	}
+}
+
+// maxMember is what one more container of a pod may cost the host, in KiB, besides guest memory.
+const maxMember = 6 << 10
+
+// privateKiB is the memory that a process shares with no other.
+func privateKiB(t *testing.T, pid string) int {
+	t.Helper()
+	data, err := os.ReadFile("/proc/" + pid + "/smaps_rollup")
+	must(t, err)
+	sum := 0
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) == 3 && strings.HasPrefix(f[0], "Private_") {
+			n, err := strconv.Atoi(f[1])
+			must(t, err)
+			sum += n
+		}
+	}
+	t.Logf("pid %s: %d KiB private", pid, sum)
+	return sum
 }
 
 // podKillOne: one container is killed and deleted, the other goes on, and the pod ends last.
