@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -195,10 +196,23 @@ func podSandboxFirst(t *testing.T, d *containerd) {
 	d.wantEvents(t, "one3", "create", "start", "exit", "delete")
 }
 
+// podSandboxKilled kills what stands for a container, which ends that alone, and then the pod's sandbox process.
 func podSandboxKilled(t *testing.T, d *containerd) {
 	d.background(t, "pod4", annotations("sandbox", "pod4"), "/pause")
 	d.member(t, "pod4", "one4", nil, "/bin/sleep", "1000")
-	pid, _ := d.status(t, "pod4")
+	d.member(t, "pod4", "two4", nil, "/bin/sleep", "2000")
+	pid, _ := d.status(t, "two4")
+	must(t, exec.Command("kill", "-9", pid).Run())
+	d.await(t, "two4", "STOPPED")
+	d.wantDeleted(t, "two4", "137")
+	// In the VM it is gone too. Its pid namespace was its own, so the pod's counter has to tell.
+	one := regexp.MustCompile(`pids\.current\s+1\n`)
+	for begin := time.Now(); !one.MatchString(d.must(t, "task", "metrics", "pod4")); time.Sleep(200 * time.Millisecond) {
+		if time.Since(begin) > time.Minute {
+			t.Fatalf("the process goes on in the VM:\n%s", d.must(t, "task", "metrics", "pod4"))
+		}
+	}
+	pid, _ = d.status(t, "pod4")
 	must(t, exec.Command("kill", "-9", pid).Run())
 	for _, id := range []string{"pod4", "one4"} {
 		d.await(t, id, "STOPPED")
