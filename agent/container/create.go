@@ -124,11 +124,17 @@ func cgroupName(id string) string {
 }
 
 // onThread runs f on a thread that ends with it, whatever namespaces, root
-// directory or umask f leaves it in.
+// directory or umask f leaves it in. It is not the main thread, which does not
+// end: what a container has left there would stay for the life of the VM.
 func onThread(f func() error) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread dies
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			result <- onThread(f) // held here, the main thread runs nothing else
+			return
+		}
 		result <- f()
 	}()
 	return <-result

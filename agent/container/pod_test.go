@@ -56,7 +56,7 @@ func endPause(t *testing.T) {
 
 func ownNamespace(t *testing.T, name string) string {
 	t.Helper()
-	to, err := os.Readlink("/proc/thread-self/ns/" + name) // the first thread may have been a container's
+	to, err := os.Readlink("/proc/self/ns/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,11 +3,13 @@ package shim
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -271,4 +273,63 @@ func TestStartInPod(t *testing.T) {
 			n.wantNothing(addresses["c1"])
 		})
 	}
+}
+
+// Many containers come and go in one pod at once, by their own end, a signal, or the death of what stands for them. Each has
+// its exit, and the pod goes on.
+func TestPodBusy(t *testing.T) {
+	w := newWorld(t)
+	w.run("pod", asSandbox("pod"), "/pause")
+	var wg sync.WaitGroup
+	for n := range 4 {
+		wg.Go(func() {
+			for round := range 9 {
+				id := fmt.Sprintf("c%d", n)
+				args, want := []string{"sleep"}, uint32(137)
+				if round%3 == 0 {
+					args, want = []string{"exit", "6"}, 6
+				}
+				if err := w.live(id, args, want, round%3 == 1); err != nil {
+					t.Errorf("%s, round %d: %v", id, round, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	w.wantState("pod")
+}
+
+// live is one life of a container, without what only a test's own goroutine may do.
+func (w *world) live(id string, args []string, want uint32, standIn bool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	bundle := filepath.Join(w.dir, "bundles", id)
+	w.configOf(bundle, asMember("pod"), args...)
+	resp, err := w.Create(ctx, &task.CreateTaskRequest{ID: id, Bundle: bundle})
+	if err != nil {
+		return err
+	}
+	if _, err := w.Start(ctx, &task.StartRequest{ID: id}); err != nil {
+		return err
+	}
+	switch {
+	case args[0] == "exit":
+	case standIn:
+		err = unix.Kill(int(resp.Pid), unix.SIGKILL)
+	default:
+		_, err = w.Kill(ctx, &task.KillRequest{ID: id, Signal: 9})
+	}
+	if err != nil {
+		return err
+	}
+	exit, err := w.Wait(ctx, &task.WaitRequest{ID: id})
+	if err == nil && exit.ExitStatus != want {
+		err = fmt.Errorf("exit status %d, want %d", exit.ExitStatus, want)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = w.Delete(ctx, &task.DeleteRequest{ID: id})
+	return err
 }
