@@ -223,7 +223,7 @@ func (g *cgroup) freeze(on bool) error {
 	if on {
 		value = "1"
 	}
-	if err := writeFile(filepath.Join(g.dir, "cgroup.freeze"), value); err != nil {
+	if err := kernfile.Write(filepath.Join(g.dir, "cgroup.freeze"), value); err != nil {
 		return err
 	}
 	events, err := unix.Open(filepath.Join(g.dir, "cgroup.events"), unix.O_RDONLY|unix.O_CLOEXEC, 0)

@@ -65,11 +65,11 @@ func RoleOf(annotations map[string]string, id string) (role Role, name string) {
 type Pod struct {
 	// Members are the containers that can be asked for by /proc/PID/ns/TYPE, by the pid
 	// of their process on the host. The sandbox has the ID "".
-	Members map[int]string
+	Members map[int]string `json:"-"`
 	// Namespaces are the paths of the sandbox's own specification by their type.
-	Namespaces map[specs.LinuxNamespaceType]string
+	Namespaces map[specs.LinuxNamespaceType]string `json:"namespaces,omitempty"`
 	// SharedMemory is what the sandbox has mounted at /dev/shm; empty if nothing.
-	SharedMemory string
+	SharedMemory string `json:"sharedMemory,omitempty"`
 }
 
 // NewPod reads what counts in the specification of a sandbox. Members is empty.
@@ -168,9 +168,13 @@ func SplitMember(spec *specs.Spec, bundle string, pod *Pod) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.Host.BlockIO != nil {
-		p.Host.BlockIO = nil // the sandbox's process does the input and output of all
-		p.Ignored = append(p.Ignored, "linux.resources.blockIO")
+	if r := p.Host.Resources; r != nil {
+		p.Host.Resources = nil // the sandbox's process does all that there is to limit
+		var out fields
+		out.add(r.BlockIO != nil, "linux.resources.blockIO")
+		out.add(r.CPU != nil && r.CPU.Cpus != "", "linux.resources.cpu.cpus")
+		out.add(r.CPU != nil && r.CPU.Mems != "", "linux.resources.cpu.mems")
+		p.Ignored = append(p.Ignored, out...)
 	}
 	if spec.VM != nil {
 		p.Ignored = append(p.Ignored, "vm")
@@ -194,6 +198,12 @@ func SplitSandbox(spec *specs.Spec) (*Plan, error) {
 		return nil, err
 	}
 	p.Seccomp = nil
+	// Those are for a process that does nothing, such as two shares of a CPU, and here it does
+	// everything.
+	p.Host.OOMScoreAdj = nil
+	if r := p.Host.Resources; r != nil {
+		p.Host.Resources = &specs.LinuxResources{BlockIO: r.BlockIO}
+	}
 	p.Guest = specs.Spec{Hostname: spec.Hostname, Domainname: spec.Domainname}
 	if spec.Linux != nil && len(spec.Linux.Sysctl) > 0 {
 		p.Guest.Linux = &specs.Linux{Sysctl: maps.Clone(spec.Linux.Sysctl)}

@@ -52,7 +52,7 @@ type CreateConfig struct {
 	// SandboxLog is where the sandbox process logs; nil means sandbox.log in
 	// the state directory.
 	SandboxLog *os.File
-	// Pod is the ID of a container whose plan is an oci.Placeholder, and whose VM
+	// Pod is the ID of a container whose plan has Placeholder set, and whose VM
 	// this one joins; empty: it gets its own. Kernel, Initramfs and Template
 	// then have no meaning.
 	Pod string
@@ -96,12 +96,10 @@ func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (_ *Container, e
 			r.undo(c)
 		}
 	}()
-	if cfg.Pod != "" {
-		if err := r.checkPod(cfg.Pod); err != nil {
+	if cfg.Pod == "" {
+		if cfg.template, err = r.chooseTemplate(ctx, &cfg); err != nil {
 			return nil, err
 		}
-	} else if cfg.template, err = r.chooseTemplate(ctx, &cfg); err != nil {
-		return nil, err
 	}
 	launch, err := r.launch(ctx, c, cfg)
 	if cfg.template != "" && templateRefused(err) {
@@ -179,6 +177,9 @@ func (r *Runtime) spawn(c *Container, cfg CreateConfig) (*os.File, error) {
 	c.rec = record{
 		Pod: cfg.Pod, Token: c.rec.Token, Version: cfg.Spec.Version, ID: cfg.ID, Bundle: cfg.Bundle, Config: cfg.Config, Rootfs: cfg.Plan.Host.Rootfs.Path,
 		Created: time.Now().UTC(), Annotations: cfg.Spec.Annotations, Hooks: cfg.Plan.Host.Hooks, Cgroups: c.rec.Cgroups,
+	}
+	if cfg.Plan.Placeholder {
+		c.rec.Shares = oci.NewPod(cfg.Spec)
 	}
 	place, err := c.findPlace(cfg)
 	if err != nil {

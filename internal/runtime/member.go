@@ -22,18 +22,33 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lucid-containers/lucid/internal/control"
+	"github.com/lucid-containers/lucid/internal/oci"
 )
 
-// checkPod says whether there is a pod to join.
-func (r *Runtime) checkPod(id string) error {
+// PodFor returns what a container that is to join a pod has to know of it.
+func (r *Runtime) PodFor(id string) (*oci.Pod, error) {
 	pod, err := r.Load(id)
 	if err != nil {
-		return fmt.Errorf("pod %s: %w", id, err)
+		return nil, fmt.Errorf("pod %s: %w", id, err)
+	}
+	if pod.rec.Shares == nil {
+		return nil, fmt.Errorf("container %s is no sandbox of a pod", id)
 	}
 	if status, err := pod.Status(); err != nil || status == Stopped || status == Creating {
-		return fmt.Errorf("pod %s: %w", id, errors.Join(err, ErrNotRunning))
+		return nil, fmt.Errorf("pod %s: %w", id, errors.Join(err, ErrNotRunning))
 	}
-	return nil
+	all, err := r.List(func(other string, err error) { r.log.Debug("container", "id", other, "err", err) })
+	if err != nil {
+		return nil, err
+	}
+	known := *pod.rec.Shares
+	known.Members = map[int]string{pod.rec.Pid: ""}
+	for _, c := range all {
+		if c.rec.Pod == id && c.rec.Committed {
+			known.Members[c.rec.Pid] = c.id
+		}
+	}
+	return &known, nil
 }
 
 // Pod returns the ID of the container whose VM this one is in; empty if it has its

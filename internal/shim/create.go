@@ -117,7 +117,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	c.init = newProcess(c, "", io)
 	c.init.pid, c.init.streams = rc.Pid(), streams
 	if place.role == oci.Sandbox {
-		s.open(&pod{id: r.ID, rc: rc, spec: oci.NewPod(spec)})
+		s.open(&pod{id: r.ID, rc: rc})
 	}
 	return c, nil
 }

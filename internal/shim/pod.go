@@ -30,7 +30,6 @@ type pod struct {
 	id    string // of the container that is it
 	group string // empty for a sandbox's
 	rc    *runtime.Container
-	spec  *oci.Pod
 }
 
 // place is where a container is to be.
@@ -76,7 +75,11 @@ func (s *service) place(ctx context.Context, r *task.CreateTaskRequest, spec *sp
 		}
 		return &place{role: role}, nil
 	}
-	return &place{role: role, pod: s.pod.id, spec: s.members()}, nil
+	known, err := s.rt.PodFor(s.pod.id)
+	if err != nil {
+		return nil, err
+	}
+	return &place{role: role, pod: s.pod.id, spec: known}, nil
 }
 
 // others says whether there are, or are about to be, other containers.
@@ -88,20 +91,6 @@ func (s *service) others(id string) bool {
 		n--
 	}
 	return n > 0
-}
-
-// members is what a new container has to know of the pod. Precondition: podMu is held.
-func (s *service) members() *oci.Pod {
-	p := *s.pod.spec
-	p.Members = map[int]string{s.pod.rc.Pid(): ""}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, c := range s.containers {
-		if id != s.pod.id {
-			p.Members[c.rc.Pid()] = id
-		}
-	}
-	return &p
 }
 
 // open makes a container the pod of this shim.
@@ -144,6 +133,7 @@ func (s *service) openGroup(ctx context.Context, r *task.CreateTaskRequest, spec
 	}
 	defer null.Close()
 	cfg.Stdio = [3]*os.File{null, null, null}
+	cfg.Spec = &specs.Spec{Version: spec.Version}
 	rc, err := s.rt.Create(ctx, *cfg)
 	if err != nil {
 		return err
@@ -152,7 +142,7 @@ func (s *service) openGroup(ctx context.Context, r *task.CreateTaskRequest, spec
 		return errors.Join(err, s.rt.Discard(rc))
 	}
 	go rc.Wait()
-	s.pod = &pod{id: id, group: group, rc: rc, spec: &oci.Pod{}}
+	s.pod = &pod{id: id, group: group, rc: rc}
 	return nil
 }
 
