@@ -30,7 +30,10 @@ func TestRealPod(t *testing.T) {
 			"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": sandbox.id,
 		}
 		b.spec.Linux.Namespaces = []specs.LinuxNamespace{
-			{Type: "mount"}, {Type: "pid"}, {Type: "ipc", Path: fmt.Sprintf("/proc/%d/ns/ipc", pid)}, {Type: "uts", Path: fmt.Sprintf("/proc/%d/ns/uts", pid)},
+			{Type: "mount"},
+			{Type: "pid"},
+			{Type: "ipc", Path: fmt.Sprintf("/proc/%d/ns/ipc", pid)},
+			{Type: "uts", Path: fmt.Sprintf("/proc/%d/ns/uts", pid)},
 			{Type: "network", Path: fmt.Sprintf("/proc/%d/ns/net", pid)},
 		}
 		b.spec.Hostname = ""
