@@ -3,6 +3,7 @@ package oci_test
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -147,6 +148,19 @@ func TestSplitSandbox(t *testing.T) {
 		if !plan.Placeholder || plan.Guest.Hostname != "pod" || plan.Guest.Linux.Sysctl["net.core.somaxconn"] != "99" || plan.Guest.Process != nil {
 			t.Errorf("plan %+v", plan.Guest)
 		}
+	}
+	// What Kubernetes gives a process that only waits is not for a VM.
+	adj, shares, weight := -998, uint64(2), uint16(100)
+	spec.Annotations, spec.Process.OOMScoreAdj = nil, &adj
+	spec.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: &shares}, BlockIO: &specs.LinuxBlockIO{Weight: &weight}}
+	plan, err := oci.SplitSandbox(spec)
+	if err != nil || plan.Host.OOMScoreAdj != nil || plan.Host.Resources.CPU != nil || plan.Host.Resources.BlockIO == nil {
+		t.Errorf("%+v, %v", plan.Host, err)
+	}
+	spec.Root.Path = t.TempDir()
+	member, err := oci.SplitMember(spec, "/", oci.NewPod(spec))
+	if err != nil || member.Host.Resources != nil || !slices.Contains(member.Ignored, "linux.resources.blockIO") || member.Guest.Linux.Resources.CPU == nil {
+		t.Errorf("%+v, %v", member, err)
 	}
 	spec.Annotations = map[string]string{"io.kubernetes.cri.sandbox-memory": "much"}
 	if _, err := oci.SplitSandbox(spec); err == nil {
