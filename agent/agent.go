@@ -76,6 +76,7 @@ func newAgent(opts boot.Options) *agent {
 			Reaper:       reap.New(),
 			CgroupParent: boot.CgroupDir,
 			WorkDir:      boot.WorkDir,
+			Pause:        func() (string, error) { return boot.PauseProgram(boot.WorkDir) },
 			OnExit:       a.server.Exited,
 		}),
 	}
@@ -91,7 +92,10 @@ func (a *agent) Configure(c *wire.Configure) error {
 	if err := boot.Configure(c); err != nil {
 		return err
 	}
-	return container.LoopbackUp()
+	if err := container.LoopbackUp(); err != nil {
+		return err
+	}
+	return container.SetSysctls(c.Sysctl)
 }
 
 // Prepare is server.Guest's.

@@ -18,6 +18,7 @@ const (
 
 	cgroupMount = "/run/lucid/cgroup"
 	shareMount  = "/run/lucid/share"
+	shmMount    = "/run/lucid/shm"
 )
 
 // controllers are those that limits of containers need. A kernel without one

@@ -29,6 +29,7 @@ type Share struct {
 	mu      sync.Mutex
 	opts    wire.Share // protected by mu
 	mounted bool       // protected by mu
+	shm     bool       // protected by mu; the pod's shared memory is mounted
 }
 
 // Configure says how to mount. It has no effect after the first Path.
@@ -48,6 +49,9 @@ func (s *Share) Path(export string) (string, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if export == wire.SharedMemory {
+		return shmMount, s.mountSharedMemory()
+	}
 	if !s.mounted {
 		tag, data := shareMountArgs(s.opts)
 		if err := unix.Mount(tag, shareMount, "9p", unix.MS_NOATIME, data); err != nil {
@@ -56,6 +60,21 @@ func (s *Share) Path(export string) (string, error) {
 		s.mounted = true
 	}
 	return shareMount + "/" + export, nil
+}
+
+// mountSharedMemory makes the tmpfs of wire.SharedMemory. Precondition: s.mu is
+// held.
+func (s *Share) mountSharedMemory() error {
+	if s.shm {
+		return nil
+	}
+	if err := unix.Mkdir(shmMount, 0o700); err != nil && err != unix.EEXIST {
+		return &os.PathError{Op: "mkdir", Path: shmMount, Err: err}
+	}
+	// Kubernetes' size, which is docker's.
+	err := unix.Mount("shm", shmMount, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=1777,size=65536k")
+	s.shm = err == nil
+	return os.NewSyscallError("mount shm", err)
 }
 
 // shareMountArgs returns source and data of the mount.

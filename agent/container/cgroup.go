@@ -216,6 +216,32 @@ func (g *cgroup) pids() ([]int, error) {
 // kill sends SIGKILL to all processes in the cgroup.
 func (g *cgroup) kill() error { return kernfile.Write(filepath.Join(g.dir, "cgroup.kill"), "1") }
 
+// freeze stops the processes in the cgroup, or lets them go on. It returns when
+// the kernel says that it has.
+func (g *cgroup) freeze(on bool) error {
+	value := "0"
+	if on {
+		value = "1"
+	}
+	if err := kernfile.Write(filepath.Join(g.dir, "cgroup.freeze"), value); err != nil {
+		return err
+	}
+	events, err := unix.Open(filepath.Join(g.dir, "cgroup.events"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: g.dir, Err: err}
+	}
+	defer func() { _ = unix.Close(events) }()
+	for range removeWaits {
+		var line [128]byte
+		n, _ := unix.Pread(events, line[:], 0)
+		if bytes.Contains(line[:max(n, 0)], []byte("frozen "+value)) {
+			return nil
+		}
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(events), Events: unix.POLLPRI}}, removeWaitMS)
+	}
+	return errors.New("the processes do not freeze")
+}
+
 // removeWaits bounds the waits for a cgroup to become empty, of
 // removeWaitMS milliseconds each; each is ended by the kernel's notice.
 const (

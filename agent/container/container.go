@@ -219,13 +219,16 @@ func (s *Set) Pids(r *wire.Pids) (*wire.PidsResult, error) {
 	return &wire.PidsResult{Pids: pids}, err
 }
 
-// Stats reads the counters of a container.
+// Stats reads the counters of a container, or of all.
 func (s *Set) Stats(r *wire.Stats) (*wire.StatsResult, error) {
-	c, err := s.get(r.ID)
-	if err != nil {
-		return nil, err
+	g := &cgroup{dir: s.cfg.CgroupParent, fd: -1}
+	if r.ID != "" {
+		c, err := s.get(r.ID)
+		if err != nil {
+			return nil, err
+		}
+		g = c.cgroup
 	}
-	g := c.cgroup
 	cpu, mem, events := g.fields("cpu.stat"), g.fields("memory.stat"), g.fields("memory.events")
 	return &wire.StatsResult{
 		CPUUsageUS: cpu["usage_usec"], CPUUserUS: cpu["user_usec"], CPUSystemUS: cpu["system_usec"],

@@ -26,6 +26,7 @@ type builder struct {
 
 	newPID, newCgroup, newNet bool
 	unshare                   int
+	join                      []sharedNS
 	around                    surroundings
 
 	root        rootDir
@@ -56,7 +57,8 @@ func (s *Set) Create(r *wire.CreateContainer) (created *wire.Created, after func
 	if err := checkFilter(r.Seccomp); err != nil {
 		return nil, nil, err
 	}
-	if err := b.namespaces(); err != nil {
+	defer b.closeShared()
+	if err := b.namespaces(s); err != nil {
 		return nil, nil, err
 	}
 	b.state = r.State
@@ -122,11 +124,17 @@ func cgroupName(id string) string {
 }
 
 // onThread runs f on a thread that ends with it, whatever namespaces, root
-// directory or umask f leaves it in.
+// directory or umask f leaves it in. It is not the main thread, which does not
+// end: what a container has left there would stay for the life of the VM.
 func onThread(f func() error) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread dies
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			result <- onThread(f) // held here, the main thread runs nothing else
+			return
+		}
 		result <- f()
 	}()
 	return <-result

@@ -181,8 +181,11 @@ func (b *builder) console(slave int) error {
 // sysctls writes linux.sysctl. The thread is in the container's namespaces,
 // so those that belong to one are the container's; others are the guest's, of
 // which the container has all.
-func (b *builder) sysctls() error {
-	if len(b.spec.Linux.Sysctl) == 0 {
+func (b *builder) sysctls() error { return SetSysctls(b.spec.Linux.Sysctl) }
+
+// SetSysctls writes files below /proc/sys, in the namespaces of the calling thread.
+func SetSysctls(values map[string]string) error {
+	if len(values) == 0 {
 		return nil
 	}
 	proc, err := unix.Open("/proc/sys", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -190,7 +193,7 @@ func (b *builder) sysctls() error {
 		return &os.PathError{Op: "open", Path: "/proc/sys", Err: err}
 	}
 	defer func() { _ = unix.Close(proc) }()
-	for key, value := range b.spec.Linux.Sysctl {
+	for key, value := range values {
 		name := key
 		if !strings.Contains(key, "/") {
 			name = strings.ReplaceAll(key, ".", "/")

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lucid-containers/lucid/agent/boot"
 	"github.com/lucid-containers/lucid/agent/container"
 	"github.com/lucid-containers/lucid/agent/reap"
 	"github.com/lucid-containers/lucid/internal/wire"
@@ -128,6 +129,7 @@ func newGuest(t *testing.T) *guest {
 	g.set = container.NewSet(container.Config{
 		Opener: g.streams, Exports: g.exports, Reaper: reaper,
 		CgroupParent: cgroupParent(t), WorkDir: work,
+		Pause:  func() (string, error) { return boot.PauseProgram(work) },
 		OnExit: func(e *wire.ContainerExited) { g.exits <- e },
 	})
 	return g

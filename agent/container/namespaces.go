@@ -13,10 +13,13 @@ import (
 )
 
 // namespaces checks linux.namespaces.
-func (b *builder) namespaces() error {
+func (b *builder) namespaces(s *Set) error {
 	for _, n := range b.spec.Linux.Namespaces {
 		if n.Path != "" {
-			return invalidError("linux.namespaces: a path leads nowhere in the guest: " + n.Path)
+			if err := b.share(s, n); err != nil {
+				return err
+			}
+			continue
 		}
 		switch n.Type {
 		case "mount": // in any case
@@ -52,6 +55,11 @@ func (b *builder) namespaces() error {
 // enter gives the thread its namespaces. Files that it makes have exactly the
 // mode it asks for.
 func (b *builder) enter() error {
+	for _, n := range b.join {
+		if err := unix.Setns(n.fd, n.flag); err != nil {
+			return os.NewSyscallError("setns", err)
+		}
+	}
 	if err := unix.Unshare(b.unshare); err != nil {
 		return os.NewSyscallError("unshare", err)
 	}

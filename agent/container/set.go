@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/lucid-containers/lucid/agent/reap"
+	"github.com/lucid-containers/lucid/agent/spawn"
 	"github.com/lucid-containers/lucid/internal/wire"
 )
 
@@ -25,6 +26,9 @@ type Config struct {
 	// WorkDir is a directory of the agent that no container sees. It has a
 	// directory "root".
 	WorkDir string
+	// Pause gives the path of a program that only waits, the first process of
+	// a pid namespace that containers share.
+	Pause func() (path string, err error)
 	// OnExit is called once for each process that ended, by a goroutine of
 	// that process.
 	OnExit func(*wire.ContainerExited)
@@ -56,6 +60,9 @@ type Set struct {
 
 	mu         sync.Mutex
 	containers map[string]*Container // protected by mu; nil while one is made
+
+	podMu sync.Mutex
+	podNS *spawn.Child // first process of the pod's pid namespace; protected by podMu; nil until it is asked for
 }
 
 // NewSet returns an empty Set.

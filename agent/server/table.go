@@ -20,10 +20,11 @@ func (s *Server) table() map[string]handler {
 		wire.MethodSignal:          simple(c.Signal),
 		wire.MethodResizeTTY:       simple(c.Resize),
 		wire.MethodCloseStdin:      simple(c.CloseStdin),
+		wire.MethodFreeze:          simple(c.Freeze),
 		wire.MethodStats:           query(c.Stats),
 		wire.MethodPids:            query(c.Pids),
 		wire.MethodUpdate:          simple(c.Update),
-		wire.MethodDeleteContainer: simple(c.Delete),
+		wire.MethodDeleteContainer: simple(s.delete),
 		wire.MethodShutdown:        s.shutdown,
 	}
 }
@@ -96,6 +97,16 @@ func (s *Server) shutdown(json.RawMessage) (any, func(), error) {
 			}
 		})
 	}, nil
+}
+
+// delete takes a container away, and with its files what the guest has of them
+// in memory: nobody else in the guest may be there to write them back.
+func (s *Server) delete(r *wire.DeleteContainer) error {
+	if err := s.cfg.Containers.Delete(r); err != nil {
+		return err
+	}
+	s.cfg.Guest.Sync()
+	return nil
 }
 
 // prepare makes the guest one that can be saved. What runs or waits in it would

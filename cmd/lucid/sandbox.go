@@ -28,6 +28,9 @@ func sandboxMain() int {
 		fmt.Fprintln(os.Stderr, "lucid:", err)
 		return 1
 	}
+	if child.Launch.Pod != "" {
+		return runtime.MemberMain(child)
+	}
 	level := sandboxLevel(child.Launch.Debug)
 	return sandbox.Main(child, newSlog(child.Log, child.Launch.LogJSON, level))
 }

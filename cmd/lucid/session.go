@@ -56,7 +56,11 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 	if err := checkTerminal(detach, terminal, console); err != nil {
 		return nil, err
 	}
-	plan, err := oci.Split(spec, bundle)
+	rt, err := a.runtime()
+	if err != nil {
+		return nil, err
+	}
+	plan, pod, err := split(rt, spec, bundle, cmd.Args().First())
 	if err != nil {
 		return nil, err
 	}
@@ -88,15 +92,11 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	rt, err := a.runtime()
-	if err != nil {
-		return nil, err
-	}
 	s := &session{
 		log: a.log, rt: rt, spec: spec, console: console,
 		pidfd: cmd.String("pidfd-socket"), pidFile: cmd.String("pid-file"),
 		cfg: runtime.CreateConfig{
-			ID: cmd.Args().First(), Bundle: bundle, Config: config, Spec: spec, Plan: plan, Kernel: kernel, Initramfs: initramfs,
+			ID: cmd.Args().First(), Pod: pod, Bundle: bundle, Config: config, Spec: spec, Plan: plan, Kernel: kernel, Initramfs: initramfs,
 			Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Terminal: terminal,
 			SystemdCgroup: systemdCgroup(cmd), SandboxLog: a.log.file, LogJSON: a.log.json, Debug: a.log.debug, Profile: profile,
 			Template: cmp.Or(cmd.String("template"), plan.VM.Template, fallback),
@@ -106,6 +106,27 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 		s.cfg.SandboxLog = os.Stderr
 	}
 	return s, nil
+}
+
+// split says what is to be done, and in which pod's VM; empty: in one of its own
+// (docs/flows/pods.md).
+func split(rt *runtime.Runtime, spec *specs.Spec, bundle, id string) (plan *oci.Plan, pod string, err error) {
+	role, name := oci.RoleOf(spec.Annotations, id)
+	switch role {
+	case oci.Sandbox:
+		plan, err = oci.SplitSandbox(spec)
+		return plan, "", err
+	case oci.Member:
+		known, err := rt.PodFor(name)
+		if err != nil {
+			return nil, "", err
+		}
+		plan, err = oci.SplitMember(spec, bundle, known)
+		return plan, name, err
+	default: // groups are the shim's: somebody has to end the VM after the last one
+		plan, err = oci.Split(spec, bundle)
+		return plan, "", err
+	}
 }
 
 // checkTerminal has runc's words.

@@ -18,6 +18,9 @@ const (
 	MethodStats  = "stats"  // → wire.StatsResult
 	MethodUpdate = "update" // specs.LinuxResources
 
+	MethodJoin   = "join"   // Join and files: create one more container in a pod's VM; it ends with the connection
+	MethodMember = "member" // Member: another method, for a container that has joined
+
 	MethodExec     = "exec"      // Exec and files → ExecStarted; the process ends with the connection
 	MethodExecWait = "exec-wait" // ExecStarted → Exit; answers when all output is in the files
 	MethodResize   = "resize"    // Resize
@@ -114,7 +117,26 @@ type ExecStarted struct {
 	ExecID string
 }
 
-// Resize sets the window size of an exec's terminal.
+// Join creates a container in the VM of a pod. The files of the request are as for
+// Exec.
+type Join struct {
+	ID string
+	// Plan is an oci.Plan.
+	Plan json.RawMessage
+	Null [3]bool
+	// Pid is the stand-in, the process on the host.
+	Pid int
+}
+
+// Member is a request for a container that has joined.
+type Member struct {
+	ID     string
+	Method string
+	Params json.RawMessage `json:",omitempty"`
+}
+
+// Resize sets the window size of a terminal: an exec's, or without an ExecID that
+// of a container which has joined.
 type Resize struct {
 	ExecID        string
 	Width, Height uint16
@@ -134,6 +156,9 @@ type Launch struct {
 	// Kernel and Initramfs are host paths.
 	Kernel    string
 	Initramfs string
+	// Pod is the state directory of the sandbox whose VM the container joins:
+	// the process stands for it and holds no VM. Empty: it makes one.
+	Pod string `json:",omitempty"`
 	// Template is a directory with a saved VM (internal/template) to go on
 	// from instead of booting. A failure before the guest runs is an error
 	// of KindTemplate: the creator may try again without.

@@ -16,7 +16,7 @@
 //	hooks                                   host; startContainer in the guest
 //	annotations                             host (state); lucid.* size the VM
 //	linux.namespaces[network].path          host: where the sandbox process sits
-//	linux.namespaces, the rest              guest; a path is refused
+//	linux.namespaces, the rest              guest; a path is of another container of the pod, or refused
 //	linux.cgroupsPath                       host and guest
 //	linux.resources.{cpu,memory}            VM size, and limits in the guest
 //	linux.resources.{pids,unified}          guest

@@ -25,6 +25,9 @@ type Plan struct {
 	State *specs.State `json:",omitempty"`
 	// Ignored names fields that are set and have no effect. They are logged.
 	Ignored []string `json:",omitempty"`
+	// Placeholder says that there is a VM, for containers that join, and no
+	// container of its own: of Guest only hostname and linux.sysctl count.
+	Placeholder bool `json:",omitempty"`
 }
 
 // Host is the part of a specification that stays on the host.
@@ -33,6 +36,8 @@ type Host struct {
 	// Binds has one entry per bind mount of Guest.Mounts, in their order.
 	// Some may share an export.
 	Binds []Bind `json:",omitempty"`
+	// SharedMemory are indices of Guest.Mounts: the pod's /dev/shm goes there.
+	SharedMemory []int `json:",omitempty"`
 	// NetNS is the path of the network namespace to sit in, NewNetNS asks for
 	// a new one. Neither means the caller's.
 	NetNS    string `json:",omitempty"`
@@ -69,7 +74,10 @@ const RootfsExport = "rootfs"
 // Split checks what depends on the host's files and splits spec. bundle is
 // the absolute path of the bundle, for relative paths. Precondition: spec
 // passed Validate.
-func Split(spec *specs.Spec, bundle string) (*Plan, error) {
+func Split(spec *specs.Spec, bundle string) (*Plan, error) { return split(spec, bundle, nil) }
+
+// split is Split for a container that joins a pod, if pod is not nil.
+func split(spec *specs.Spec, bundle string, pod *Pod) (*Plan, error) {
 	vm, notes, err := size(spec)
 	if err != nil {
 		return nil, err
@@ -79,12 +87,31 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := p.splitLinux(spec); err != nil {
+		return nil, err
+	}
+	p.Guest = guestSpec(spec)
+	if err := pod.shareNamespaces(&p.Guest, spec); err != nil {
+		return nil, err
+	}
+	if p.Guest.Hooks != nil {
+		p.State = &specs.State{Version: specs.Version, Bundle: bundle, Annotations: spec.Annotations}
+	}
+	if err := p.splitMounts(bundle, pod); err != nil {
+		return nil, err
+	}
+	p.Ignored = append(p.Ignored, ignored(spec)...)
+	return p, nil
+}
+
+// splitLinux fills what the host does but for the files.
+func (p *Plan) splitLinux(spec *specs.Spec) (err error) {
 	p.Host.Hooks, p.Host.OOMScoreAdj = hostHooks(spec.Hooks), spec.Process.OOMScoreAdj
 	if l := spec.Linux; l != nil {
 		p.Host.CgroupsPath = l.CgroupsPath
 		p.Host.Resources = HostResources(l.Resources)
 		if p.Seccomp, err = seccomp.Compile(l.Seccomp); err != nil {
-			return nil, fmt.Errorf("%s: %w", ConfigFile, err)
+			return fmt.Errorf("%s: %w", ConfigFile, err)
 		}
 		for _, ns := range l.Namespaces {
 			if ns.Type == specs.NetworkNamespace {
@@ -92,14 +119,20 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 			}
 		}
 	}
+	return nil
+}
+
+// splitMounts takes the mounts that come from the host out of the guest's.
+func (p *Plan) splitMounts(bundle string, pod *Pod) error {
 	names := exportNames{RootfsExport: p.Host.Rootfs}
-	p.Guest = guestSpec(spec)
-	if p.Guest.Hooks != nil {
-		p.State = &specs.State{Version: specs.Version, Bundle: bundle, Annotations: spec.Annotations}
-	}
 	for i := range p.Guest.Mounts {
 		m := &p.Guest.Mounts[i]
 		if !IsBind(*m) {
+			continue
+		}
+		if pod.sharesMemory(*m) {
+			m.Source = "shm"
+			p.Host.SharedMemory = append(p.Host.SharedMemory, i)
 			continue
 		}
 		if own, ok := guestOwned[filepath.Clean(m.Source)]; ok {
@@ -108,7 +141,7 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 		}
 		bind, err := bindOf(i, *m, bundle)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		bind.Export = names.name(bind.Export)
 		// The guest learns the export's name and nothing else of the host's
@@ -116,8 +149,7 @@ func Split(spec *specs.Spec, bundle string) (*Plan, error) {
 		m.Source = bind.Name
 		p.Host.Binds = append(p.Host.Binds, bind)
 	}
-	p.Ignored = append(p.Ignored, ignored(spec)...)
-	return p, nil
+	return nil
 }
 
 // hostHooks are all but those that the agent runs.
@@ -173,8 +205,11 @@ type exportNames map[string]Export
 // the last part of that, if it is free. Two mounts of one source share one.
 func (names exportNames) name(e Export) Export {
 	base := filepath.Base(e.Path)
-	if base == "/" {
+	switch {
+	case base == "/":
 		base = "host"
+	case base[0] == '.':
+		base = "host" + base // such names are the agent's own
 	}
 	base = base[:min(len(base), 250)] // a name has at most 255 bytes
 	e.Name = base
@@ -273,12 +308,6 @@ func guestLinux(l *specs.Linux) *specs.Linux {
 		ReadonlyPaths:     l.ReadonlyPaths,
 		Personality:       l.Personality,
 		TimeOffsets:       l.TimeOffsets,
-	}
-	for _, ns := range l.Namespaces {
-		// The whole guest is one network namespace: that of the container.
-		if ns.Type != specs.NetworkNamespace {
-			g.Namespaces = append(g.Namespaces, ns)
-		}
 	}
 	if l.Resources != nil {
 		g.Resources = GuestResources(l.Resources)

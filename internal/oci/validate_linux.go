@@ -33,9 +33,6 @@ func checkLinux(l *specs.Linux) error {
 		if !filepath.IsAbs(ns.Path) {
 			return fieldErr(field+".path", "%q is not an absolute path", ns.Path)
 		}
-		if ns.Type != specs.NetworkNamespace {
-			return fieldErr(field+".path", "a container in a VM cannot join the %s namespace %s of the host", ns.Type, ns.Path)
-		}
 	}
 	if len(l.NetDevices) > 0 {
 		return fieldErr("linux.netDevices", "not supported")

@@ -63,8 +63,18 @@ const (
 // size decides the VM: annotations, then vm.hwConfig, then linux.resources,
 // then the defaults. Notes are limits that do not fit and were rounded.
 func size(spec *specs.Spec) (VM, []string, error) {
-	vm := VM{VCPUs: DefaultVCPUs, Memory: DefaultMemory, Transport: TransportVsock}
+	return sizeOf(spec, DefaultVCPUs, DefaultMemory)
+}
+
+// sizeOf is size with other defaults.
+func sizeOf(spec *specs.Spec, vcpus int, memory uint64) (VM, []string, error) {
+	vm := VM{VCPUs: vcpus, Memory: memory, Transport: TransportVsock}
 	notes := sizeFromResources(&vm, spec.Linux)
+	more, err := sizeFromPod(&vm, spec.Annotations)
+	if err != nil {
+		return VM{}, nil, err
+	}
+	notes = append(notes, more...)
 	if spec.VM != nil {
 		vm.Kernel, vm.Initrd = spec.VM.Kernel.Path, spec.VM.Kernel.InitRD
 		vm.KernelParams = spec.VM.Kernel.Parameters

@@ -244,12 +244,47 @@ func (c *Container) Signal(sig unix.Signal) error {
 
 // call makes one call on the control socket.
 func (c *Container) call(ctx context.Context, method string, params, result any) error {
-	conn, err := control.Dial(ctx, c.dir)
+	conn, err := c.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	return conn.Call(ctx, method, params, result)
+	return conn.call(ctx, method, params, result)
+}
+
+// connection is a control.Conn for one container of those in a VM.
+type connection struct {
+	*control.Conn
+	member string // empty: the one that the sandbox process was made for
+}
+
+// dial connects to the process that holds the container's VM.
+func (c *Container) dial(ctx context.Context) (*connection, error) {
+	conn := &connection{}
+	dir := c.dir
+	if c.rec.Pod != "" {
+		dir, conn.member = podDir(c.dir, c.rec.Pod), c.id
+	}
+	var err error
+	conn.Conn, err = control.Dial(ctx, dir)
+	return conn, err
+}
+
+// podDir is the state directory of a container's pod.
+func podDir(dir, pod string) string { return filepath.Join(filepath.Dir(dir), pod) }
+
+func (c *connection) call(ctx context.Context, method string, params, result any, files ...*os.File) error {
+	if c.member == "" {
+		return c.CallFiles(ctx, method, params, result, files...)
+	}
+	m := control.Member{ID: c.member, Method: method}
+	if params != nil {
+		var err error
+		if m.Params, err = json.Marshal(params); err != nil {
+			return err
+		}
+	}
+	return c.CallFiles(ctx, control.MethodMember, m, result, files...)
 }
 
 // Wait returns the exit status of a container that this process created: a

@@ -52,6 +52,10 @@ type CreateConfig struct {
 	// SandboxLog is where the sandbox process logs; nil means sandbox.log in
 	// the state directory.
 	SandboxLog *os.File
+	// Pod is the ID of a container whose plan has Placeholder set, and whose VM
+	// this one joins; empty: it gets its own. Kernel, Initramfs and Template
+	// then have no meaning.
+	Pod string
 	// Bound makes the container end with this process.
 	Bound   bool
 	LogJSON bool
@@ -92,8 +96,10 @@ func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (_ *Container, e
 			r.undo(c)
 		}
 	}()
-	if cfg.template, err = r.chooseTemplate(ctx, &cfg); err != nil {
-		return nil, err
+	if cfg.Pod == "" {
+		if cfg.template, err = r.chooseTemplate(ctx, &cfg); err != nil {
+			return nil, err
+		}
 	}
 	launch, err := r.launch(ctx, c, cfg)
 	if cfg.template != "" && templateRefused(err) {
@@ -169,8 +175,11 @@ func (r *Runtime) spawn(c *Container, cfg CreateConfig) (*os.File, error) {
 	}
 	defer l.Close()
 	c.rec = record{
-		Token: c.rec.Token, Version: cfg.Spec.Version, ID: cfg.ID, Bundle: cfg.Bundle, Config: cfg.Config, Rootfs: cfg.Plan.Host.Rootfs.Path,
+		Pod: cfg.Pod, Token: c.rec.Token, Version: cfg.Spec.Version, ID: cfg.ID, Bundle: cfg.Bundle, Config: cfg.Config, Rootfs: cfg.Plan.Host.Rootfs.Path,
 		Created: time.Now().UTC(), Annotations: cfg.Spec.Annotations, Hooks: cfg.Plan.Host.Hooks, Cgroups: c.rec.Cgroups,
+	}
+	if cfg.Plan.Placeholder {
+		c.rec.Shares = oci.NewPod(cfg.Spec)
 	}
 	place, err := c.findPlace(cfg)
 	if err != nil {
@@ -277,8 +286,12 @@ func sendLaunch(launch *os.File, c *Container, cfg CreateConfig) error {
 	if err != nil {
 		return err
 	}
+	pod := ""
+	if cfg.Pod != "" {
+		pod = podDir(c.dir, cfg.Pod)
+	}
 	return control.Send(launch, control.Launch{
-		ID: cfg.ID, Plan: plan, Kernel: cfg.Kernel, Initramfs: cfg.Initramfs, Terminal: cfg.Terminal,
+		Pod: pod, ID: cfg.ID, Plan: plan, Kernel: cfg.Kernel, Initramfs: cfg.Initramfs, Terminal: cfg.Terminal,
 		Debug: cfg.Debug, Profile: cfg.Profile, LogJSON: cfg.LogJSON, Spawned: c.spawned,
 		Template: cfg.template, MakeTemplate: cfg.makeTemplate,
 	})

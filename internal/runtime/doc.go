@@ -36,6 +36,9 @@
 // Exec runs one more process, for which the calling process stands;
 // ExecDetached starts a process that does (standin.go).
 //
+// A container of a pod (CreateConfig.Pod) has a state directory and a process like any
+// other, and no VM: its control socket is that of the pod's (member.go).
+//
 // Runtime and Container are safe for concurrent use, also from several
 // processes. The smallest use:
 //

@@ -34,7 +34,7 @@ type ExecConfig struct {
 // ended or this one was killed (docs/flows/exec.md).
 type Exec struct {
 	c      *Container
-	conn   *control.Conn
+	conn   *connection
 	id     string
 	copied []chan struct{} // of stdout and stderr: closed at their ends
 }
@@ -49,12 +49,12 @@ func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPipes(cfg)
+	p, err := newPipes(cfg.Stdio, cfg.Process.Terminal)
 	if err != nil {
 		return nil, err
 	}
 	defer p.closeTheirs()
-	conn, err := control.Dial(ctx, c.dir)
+	conn, err := c.dial(ctx)
 	if err != nil {
 		p.closeOurs()
 		if !alive(c.dir) {
@@ -63,7 +63,7 @@ func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 		return nil, err
 	}
 	var started control.ExecStarted
-	err = conn.CallFiles(ctx, control.MethodExec, control.Exec{
+	err = conn.call(ctx, control.MethodExec, control.Exec{
 		Process: data, Null: p.null, Pid: os.Getpid(), Wait: cfg.IgnorePaused,
 	}, &started, p.theirs...)
 	if err != nil {
@@ -113,7 +113,7 @@ type pipes struct {
 	theirs []*os.File
 }
 
-func newPipes(cfg ExecConfig) (_ *pipes, err error) {
+func newPipes(stdio [3]*os.File, terminal bool) (_ *pipes, err error) {
 	p := &pipes{}
 	defer func() {
 		if err != nil {
@@ -121,8 +121,8 @@ func newPipes(cfg ExecConfig) (_ *pipes, err error) {
 			p.closeOurs()
 		}
 	}()
-	for i, f := range cfg.Stdio {
-		if p.null[i] = f == nil || i == 2 && cfg.Process.Terminal || isNull(f); p.null[i] {
+	for i, f := range stdio {
+		if p.null[i] = f == nil || i == 2 && terminal || isNull(f); p.null[i] {
 			continue
 		}
 		// Not os.Pipe: a file of its takes O_NONBLOCK off when it is passed.
@@ -210,13 +210,19 @@ const lastOutput = time.Second
 // in the caller's files.
 func (e *Exec) Wait() int {
 	var exit control.Exit
-	err := e.conn.Call(context.Background(), control.MethodExecWait, control.ExecStarted{ExecID: e.id}, &exit)
+	err := e.conn.call(context.Background(), control.MethodExecWait, control.ExecStarted{ExecID: e.id}, &exit)
 	if err != nil {
 		// The sandbox process was killed, and its VM with it.
 		exit.Code = 128 + int(unix.SIGKILL)
 	}
+	e.finish(err == nil)
+	return exit.Code
+}
+
+// finish waits for the last output: all of it, if the sandbox process lives.
+func (e *Exec) finish(alive bool) {
 	for _, done := range e.copied {
-		if err == nil {
+		if alive {
 			<-done
 			continue
 		}
@@ -226,5 +232,4 @@ func (e *Exec) Wait() int {
 		}
 	}
 	_ = e.conn.Close()
-	return exit.Code
 }

@@ -76,5 +76,8 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if err != nil {
 		return err
 	}
+	if c.rec.Pod != "" {
+		return nil // the process here does nothing that could be limited
+	}
 	return c.limitHost(oci.HostResources(r))
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/lucid-containers/lucid/internal/oci"
 	"github.com/lucid-containers/lucid/internal/systemd"
 )
 
@@ -35,6 +36,10 @@ type record struct {
 
 	// Token tells this container from another that had, or has, the same ID.
 	Token string `json:"token,omitempty"`
+	// Pod is the container whose VM this one is in; empty: its own.
+	Pod string `json:"pod,omitempty"`
+	// Shares is what containers that join this one's VM have to know; nil if none can.
+	Shares *oci.Pod `json:"shares,omitempty"`
 	// Pid is 0 until the sandbox process is spawned. StartTime, in clock
 	// ticks since boot (proc(5), stat field 22), tells it from a later
 	// process of the same pid.

@@ -176,6 +176,9 @@ func (r *Runtime) delete(id string, force bool, token string) error {
 // remove kills what is left of a container and takes its directory away.
 // Precondition: the directory is locked.
 func (r *Runtime) remove(id string, rec *record) error {
+	if rec != nil && rec.Pod != "" {
+		(&Container{dir: r.dir(id), id: id, rec: *rec, log: r.log}).leave()
+	}
 	if err := end(r.dir(id), rec); err != nil {
 		return err
 	}

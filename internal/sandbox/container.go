@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -35,19 +37,20 @@ const (
 	entropyBytes = 64
 )
 
-// container is the one container in the guest.
+// container is a container in the guest: the one whose process this is, or a
+// member of its pod (pod.go).
 //
 //	creating ──create──▶ created ──start──▶ running ──finish──▶ stopped
 //	    └──────────────────────┴── abort ────────────────────────▲
 type container struct {
-	id      string
-	plan    *oci.Plan
-	client  *wire.Client
-	vm      runner        // set before the container is created
-	streams wire.Expecter // where the agent opens streams; set by create
-	io      *stdio
-	times   *timeline
-	log     *slog.Logger
+	*pod
+	id    string
+	pid   int        // on the host
+	main  *container // of a member: the pod's own; else nil
+	plan  *oci.Plan
+	io    *stdio
+	times *timeline
+	log   *slog.Logger
 
 	patience time.Duration // killPatience, but for tests
 
@@ -58,7 +61,10 @@ type container struct {
 	state   control.State // protected by mu
 	exit    *control.Exit // protected by mu; set with state stopped
 	exiting bool          // protected by mu: the process has ended, its output may not be out yet
-	pause   pausing
+	thawed  chan struct{} // protected by mu; of a frozen member: closed when it goes on
+
+	freezing sync.Mutex  // held during freeze and thaw
+	frozen   atomic.Bool // changed with freezing held
 
 	execs execs
 
@@ -71,7 +77,7 @@ type container struct {
 
 func newContainer(id string, plan *oci.Plan, times *timeline, log *slog.Logger) *container {
 	return &container{
-		id: id, plan: plan, times: times, log: log, state: control.StateCreating, patience: killPatience,
+		pod: new(pod), id: id, pid: os.Getpid(), plan: plan, times: times, log: log, state: control.StateCreating, patience: killPatience,
 		ended: make(chan *wire.ContainerExited, 1), aborted: make(chan int, 1), started: make(chan struct{}), over: make(chan struct{}), stopped: make(chan struct{}),
 	}
 }
@@ -82,9 +88,18 @@ func (c *container) onEvent(e wire.Event) {
 		return
 	}
 	x, err := e.Exited()
-	if err != nil || x.ID != c.id {
-		return // not ours; nothing that a guest says unasked is worth a log line
+	if err != nil {
+		return // nothing that a guest says unasked is worth a log line
 	}
+	if x.ID == c.id {
+		c.exited(x)
+	} else if m := c.member(x.ID); m != nil {
+		m.exited(x)
+	}
+}
+
+// exited takes the agent's word for the end of a process.
+func (c *container) exited(x *wire.ContainerExited) {
 	if x.ExecID != "" {
 		c.execs.exited(x)
 		return
@@ -106,13 +121,22 @@ func (c *container) configure(ctx context.Context) error {
 	defer cancel()
 	seed := make([]byte, entropyBytes)
 	_, _ = rand.Read(seed) // never fails, see crypto/rand
-	return c.client.Call(ctx, wire.MethodConfigure, &wire.Configure{
-		Hostname: c.plan.Guest.Hostname, TimeNS: time.Now().UnixNano(), Entropy: seed,
-	}, nil)
+	configure := &wire.Configure{Hostname: c.plan.Guest.Hostname, TimeNS: time.Now().UnixNano(), Entropy: seed}
+	if c.plan.Placeholder && c.plan.Guest.Linux != nil {
+		configure.Sysctl = c.plan.Guest.Linux.Sysctl
+	}
+	return c.client.Call(ctx, wire.MethodConfigure, configure, nil)
 }
 
 // create builds the container in the guest and connects its stdio.
 func (c *container) create(ctx context.Context, streams wire.Expecter, files *stdio) error {
+	c.streams = streams
+	if c.plan.Placeholder {
+		c.io = files
+		c.setState(control.StateCreated)
+		c.times.now(control.MarkCreated)
+		return nil
+	}
 	spec := c.plan.Guest
 	if files.terminal {
 		p := *spec.Process
@@ -133,7 +157,9 @@ func (c *container) create(ctx context.Context, streams wire.Expecter, files *st
 	for _, b := range c.plan.Host.Binds {
 		exports[b.Mount] = b.Name
 	}
-	c.streams = streams
+	for _, i := range c.plan.Host.SharedMemory {
+		exports[i] = wire.SharedMemory
+	}
 	names, err := files.expect(streams)
 	if err != nil {
 		return err
@@ -213,7 +239,7 @@ func (c *container) start(ctx context.Context) error {
 	case c.state == control.StateRunning:
 		c.mu.Unlock()
 		return &control.Error{Kind: control.KindRunning, Message: "the container is running"}
-	case c.pause.on:
+	case c.isPaused():
 		c.mu.Unlock()
 		return errPaused
 	case c.state != control.StateCreated || c.exiting:
@@ -223,6 +249,10 @@ func (c *container) start(ctx context.Context) error {
 	// Claimed, so that of two who start only one does.
 	c.state = control.StateRunning
 	c.mu.Unlock()
+	if c.plan.Placeholder {
+		close(c.started)
+		return nil
+	}
 
 	// A caller that goes away does not stop what the guest has begun.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
@@ -247,7 +277,7 @@ func (c *container) start(ctx context.Context) error {
 // kill sends a signal to the container's process.
 func (c *container) kill(sig unix.Signal) error {
 	c.mu.Lock()
-	state, exiting, paused := c.state, c.exiting, c.pause.on
+	state, exiting, paused := c.state, c.exiting, c.vmPaused()
 	c.mu.Unlock()
 	switch {
 	case state == control.StateStopped || (exiting && sig != unix.SIGKILL):
@@ -256,6 +286,11 @@ func (c *container) kill(sig unix.Signal) error {
 		// Its process has ended, and somebody wants its output to end too.
 		c.abort(128 + int(unix.SIGKILL))
 		return nil
+	case c.plan.Placeholder:
+		c.signalPlaceholder(sig)
+		return nil
+	case paused && c.main != nil:
+		return guestError(c.signal("", sig)) // it waits: the others of the pod are not to go on for it
 	}
 	if paused && sig == unix.SIGKILL {
 		// As with runc on cgroup v2: it does not wait for the end of a pause.
@@ -270,13 +305,14 @@ func (c *container) kill(sig unix.Signal) error {
 			c.mu.Unlock()
 			if !obeyed {
 				c.log.Warn("the guest does not end its process: ending the VM")
-				c.abort(128 + int(unix.SIGKILL))
+				c.giveUp()
 			}
 		})
 	}
 	err := c.signal("", sig)
-	if err != nil && sig == unix.SIGKILL {
-		c.abort(128 + int(unix.SIGKILL))
+	var refused *wire.Error
+	if err != nil && sig == unix.SIGKILL && (c.main == nil || !errors.As(err, &refused)) {
+		c.giveUp()
 		return nil
 	}
 	return guestError(err)
@@ -305,7 +341,7 @@ func (c *container) status() control.Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	state := c.state
-	if c.pause.on && state != control.StateStopped {
+	if c.isPaused() && state != control.StateStopped {
 		state = control.StatePaused
 	}
 	return control.Status{State: state, Exit: c.exit}

@@ -45,9 +45,24 @@ func (c *container) Control(ctx context.Context, method string, params json.RawM
 		}
 		return nil, nil
 	case control.MethodPause:
+		if c.main != nil {
+			return nil, c.freeze(ctx)
+		}
 		return nil, c.pauseVM()
 	case control.MethodResume:
+		if c.main != nil {
+			return nil, c.thaw(ctx)
+		}
 		return nil, c.resumeVM()
+	case control.MethodJoin:
+		return with(params, func(p *control.Join) (any, error) { return nil, c.join(ctx, p, files) })
+	case control.MethodMember:
+		return with(params, func(p *control.Member) (any, error) {
+			if m := c.member(p.ID); m != nil && p.Method != control.MethodJoin && p.Method != control.MethodMember {
+				return m.Control(ctx, p.Method, p.Params, files)
+			}
+			return nil, errStopped
+		})
 	case control.MethodExec:
 		return with(params, func(p *control.Exec) (any, error) { return c.exec(ctx, p, files) })
 	case control.MethodExecWait:
@@ -55,11 +70,18 @@ func (c *container) Control(ctx context.Context, method string, params json.RawM
 	case control.MethodResize:
 		return with(params, func(p *control.Resize) (any, error) { return nil, c.resizeExec(ctx, p) })
 	case control.MethodPids:
-		return control.Pids{Pids: append([]int{os.Getpid()}, c.execs.pids()...)}, nil
+		return control.Pids{Pids: append([]int{c.pid}, c.execs.pids()...)}, nil
 	case control.MethodStats:
 		var stats wire.StatsResult
-		return &stats, c.ask(ctx, wire.MethodStats, &wire.Stats{ID: c.id}, &stats)
+		of := c.id
+		if c.plan.Placeholder {
+			of = "" // of the pod
+		}
+		return &stats, c.ask(ctx, wire.MethodStats, &wire.Stats{ID: of}, &stats)
 	case control.MethodUpdate:
+		if c.plan.Placeholder {
+			return nil, badRequest(noProcess)
+		}
 		return nil, c.ask(ctx, wire.MethodUpdate, &wire.Update{ID: c.id, Resources: params}, nil)
 	default:
 		return nil, badRequest("unknown method " + method)

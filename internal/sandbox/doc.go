@@ -14,6 +14,8 @@
 //	restore.go    a machine that goes on from a template
 //	container.go  the container in the guest: create, start, signal, exit
 //	exec.go       further processes in it
+//	pod.go        further containers
+//	exports.go    their files
 //	pause.go      stopping the VM's CPUs, and what waits meanwhile
 //	mountpoints.go  what a read-only root file system lacks
 //	stdio.go      bytes between fds 0 to 2 and the guest

@@ -111,7 +111,10 @@ func (c *container) exec(ctx context.Context, p *control.Exec, files []*os.File)
 		ended: make(chan *wire.ContainerExited, 1), done: make(chan struct{}),
 	}
 	e.io.onHangup = func() { c.closeStdin(e) }
-	if err := e.adopt(p.Null, files); err != nil {
+	if c.plan.Placeholder {
+		return nil, badRequest(noProcess)
+	}
+	if err := e.io.adopt(p.Null, files); err != nil {
 		return nil, err
 	}
 	c.execs.add(e) // before the call: the event may be faster than us
@@ -124,32 +127,6 @@ func (c *container) exec(ctx context.Context, p *control.Exec, files []*os.File)
 	context.AfterFunc(ctx, func() { c.execs.remove(e.id) })
 	go c.routineExec(ctx, e)
 	return &control.ExecStarted{ExecID: e.id}, nil
-}
-
-// adopt duplicates the files that came with the request.
-func (e *execProcess) adopt(null [3]bool, files []*os.File) error {
-	ends := [3]**end{&e.io.in, &e.io.out[0], &e.io.out[1]}
-	for i, isNull := range null {
-		if isNull {
-			continue
-		}
-		if len(files) == 0 || i == 2 && e.io.terminal {
-			e.io.close()
-			return badRequest("the files do not fit the request")
-		}
-		fd, err := unix.FcntlInt(files[0].Fd(), unix.F_DUPFD_CLOEXEC, 0)
-		if err == nil {
-			// A read or write that blocks could not be called off.
-			err = unix.SetNonblock(fd, true)
-		}
-		if err != nil {
-			e.io.close()
-			return os.NewSyscallError("dup", err)
-		}
-		*ends[i] = newEnd(os.NewFile(uintptr(fd), "exec"))
-		files = files[1:]
-	}
-	return nil
 }
 
 func (c *container) execInGuest(ctx context.Context, e *execProcess, process json.RawMessage) error {
@@ -224,7 +201,7 @@ func (c *container) killExec(id string, sig unix.Signal) error {
 
 // resizeExec sets the window size of an exec's terminal.
 func (c *container) resizeExec(ctx context.Context, p *control.Resize) error {
-	if e := c.execs.get(p.ExecID); e == nil || e.isDone() {
+	if e := c.execs.get(p.ExecID); p.ExecID != "" && (e == nil || e.isDone()) {
 		return errNoExec
 	}
 	if c.isPaused() {

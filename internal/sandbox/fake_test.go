@@ -189,6 +189,11 @@ func newRig(t *testing.T, handle map[string]func(json.RawMessage) (any, *wire.Er
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newRigOf(t, plan, handle)
+}
+
+func newRigOf(t *testing.T, plan *oci.Plan, handle map[string]func(json.RawMessage) (any, *wire.Error)) *rig {
+	t.Helper()
 	hostCtl, guestCtl := net.Pipe()
 	hostStr, guestStr := net.Pipe()
 	dir, err := os.Open(t.TempDir())

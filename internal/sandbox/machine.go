@@ -40,6 +40,7 @@ type machine struct {
 	link    link
 	console io.Closer // writes out what the guest has printed, in bounded time
 	parts   parts
+	files   *p9server.Server
 }
 
 // runner is what is used of a vmm.VM once it is built.
@@ -110,7 +111,7 @@ func bootMachine(launch *control.Launch, cfg vmm.Config, plan *oci.Plan, files *
 	if err != nil {
 		return nil, fmt.Errorf("guest memory: %w", err)
 	}
-	m := &machine{}
+	m := &machine{files: files}
 	if cfg.Devices, err = m.devices(mem, plan, files, guestOut, log); err != nil {
 		return nil, err
 	}
@@ -125,7 +126,7 @@ func bootMachine(launch *control.Launch, cfg vmm.Config, plan *oci.Plan, files *
 // newFiles is the 9P server with the container's exports and no more.
 func newFiles(plan *oci.Plan, log *slog.Logger) (*p9server.Server, error) {
 	var exports []p9server.Export
-	if plan.Host.Rootfs.Name != wire.RehearsalRootfs { // that is in the guest
+	if plan.Host.Rootfs.Name != wire.RehearsalRootfs && !plan.Placeholder { // that is in the guest, this has none
 		exports = append(exports, export(plan.Host.Rootfs))
 	}
 	for i, b := range plan.Host.Binds {

@@ -125,6 +125,7 @@ func (s *sandbox) create(early *earlyVM) error {
 		return err
 	}
 	s.c.vm = s.machine.vm
+	s.c.exports.files = s.machine.files
 	ctx, cancel := context.WithTimeout(context.Background(), createTimeout)
 	defer cancel()
 	ctx, lost := s.runVM(ctx)

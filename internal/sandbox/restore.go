@@ -149,7 +149,7 @@ func restoreMachine(dir string, s *saved, cfg vmm.Config, plan *oci.Plan, files 
 		mem.Prefetch(s.hot) // while the VM is made, if there is a second CPU
 		close(fetched)
 	}()
-	m := &machine{}
+	m := &machine{files: files}
 	if cfg.Devices, err = m.devices(mem, plan, files, guestOut, log); err != nil {
 		return nil, err
 	}

@@ -69,6 +69,32 @@ func newStdio(terminal bool, stdin, stdout, stderr *os.File) *stdio {
 	return s
 }
 
+// adopt duplicates the files that came with the request.
+func (s *stdio) adopt(null [3]bool, files []*os.File) error {
+	ends := [3]**end{&s.in, &s.out[0], &s.out[1]}
+	for i, isNull := range null {
+		if isNull {
+			continue
+		}
+		if len(files) == 0 || i == 2 && s.terminal {
+			s.close()
+			return badRequest("the files do not fit the request")
+		}
+		fd, err := unix.FcntlInt(files[0].Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err == nil {
+			// A read or write that blocks could not be called off.
+			err = unix.SetNonblock(fd, true)
+		}
+		if err != nil {
+			s.close()
+			return os.NewSyscallError("dup", err)
+		}
+		*ends[i] = newEnd(os.NewFile(uintptr(fd), "stdio"))
+		files = files[1:]
+	}
+	return nil
+}
+
 func (s *stdio) ends() []*end { return []*end{s.in, s.out[0], s.out[1]} }
 
 // expect announces the streams and names them.
@@ -213,8 +239,8 @@ func (s *stdio) size() (width, height uint16) {
 	return ws.Col, ws.Row
 }
 
-// close gives the files and streams up. It is for an exec: those of the
-// container's process end with this process.
+// close gives the files and streams up. It is for files that were passed to this
+// process: those that are its own end with it.
 func (s *stdio) close() {
 	for _, e := range s.ends() {
 		if e == nil {

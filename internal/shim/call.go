@@ -1,13 +1,17 @@
 package shim
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/lucid-containers/lucid/internal/oci"
 )
 
 // The actions. serve is our own: start runs it.
@@ -30,6 +34,8 @@ type call struct {
 	version   bool
 	info      bool
 	action    string
+	role      oci.Role
+	group     string // the sandbox or group whose shim it is; empty: of this container
 	// maxVersion is the newest protocol of a containerd of 1.7 and later; 0 before.
 	maxVersion int
 }
@@ -64,7 +70,24 @@ func parseCall(args []string, getenv func(string) string) (*call, error) {
 	if c.version || c.info {
 		return c, nil
 	}
-	return c, c.check()
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	c.role, c.group = c.readRole()
+	return c, nil
+}
+
+// readRole looks into the bundle for what groups containers. What is wrong with it is
+// told by Create.
+func (c *call) readRole() (oci.Role, string) {
+	var config struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	data, err := os.ReadFile(c.inBundle(oci.ConfigFile))
+	if err != nil || json.Unmarshal(data, &config) != nil {
+		return oci.Alone, ""
+	}
+	return oci.RoleOf(config.Annotations, c.id)
 }
 
 func (c *call) check() error {

@@ -13,6 +13,7 @@ import (
 	task "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -33,9 +34,9 @@ func (s *service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 	}
 	c, err := s.create(ctx, r)
 	s.mu.Lock()
-	s.creating = false
+	delete(s.creating, r.ID)
 	if err == nil {
-		s.c = c
+		s.containers[r.ID] = c
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -50,7 +51,7 @@ func (s *service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 	return &task.CreateTaskResponse{Pid: uint32(pid)}, nil
 }
 
-// claim reserves this shim for a container.
+// claim reserves an ID.
 func (s *service) claim(r *task.CreateTaskRequest) error {
 	switch {
 	case r.Checkpoint != "" || r.ParentCheckpoint != "":
@@ -60,13 +61,10 @@ func (s *service) claim(r *task.CreateTaskRequest) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.creating || s.c != nil && s.c.id == r.ID:
+	if s.creating[r.ID] || s.containers[r.ID] != nil {
 		return status.Errorf(codes.AlreadyExists, "container %s already exists", r.ID)
-	case s.c != nil:
-		return status.Errorf(codes.Unimplemented, "container %s has this VM: several containers in one are not supported yet", s.c.id)
 	}
-	s.creating = true
+	s.creating[r.ID] = true
 	return nil
 }
 
@@ -82,16 +80,23 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 			}
 		}
 	}()
-	cfg, err := createConfig(r)
+	spec, err := loadSpec(r)
 	if err != nil {
 		return nil, err
 	}
-	cfg.Debug = s.call.debug
-	fallback, err := runtime.TemplateFromEnv()
+	place, err := s.place(ctx, r, spec)
 	if err != nil {
 		return nil, err
 	}
-	cfg.Template = cmp.Or(cfg.Plan.VM.Template, fallback)
+	defer func() {
+		if err != nil {
+			s.leaveGroup(r.ID)
+		}
+	}()
+	cfg, err := s.createConfig(r, spec, place)
+	if err != nil {
+		return nil, err
+	}
 	for _, field := range cfg.Plan.Ignored {
 		s.log.Info(oci.NoEffect(field))
 	}
@@ -111,11 +116,14 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	c := &container{id: r.ID, bundle: r.Bundle, rc: rc, execs: map[string]*process{}}
 	c.init = newProcess(c, "", io)
 	c.init.pid, c.init.streams = rc.Pid(), streams
+	if place.role == oci.Sandbox {
+		s.open(&pod{id: r.ID, rc: rc})
+	}
 	return c, nil
 }
 
-// createConfig reads the bundle.
-func createConfig(r *task.CreateTaskRequest) (*runtime.CreateConfig, error) {
+// loadSpec reads the bundle.
+func loadSpec(r *task.CreateTaskRequest) (*specs.Spec, error) {
 	spec, err := oci.Load(r.Bundle)
 	if err != nil {
 		return nil, err
@@ -123,25 +131,35 @@ func createConfig(r *task.CreateTaskRequest) (*runtime.CreateConfig, error) {
 	if spec.Process.Terminal != r.Terminal {
 		return nil, status.Errorf(codes.InvalidArgument, "process.terminal is %t in config.json and %t in the request", spec.Process.Terminal, r.Terminal)
 	}
-	plan, err := oci.Split(spec, r.Bundle)
+	return spec, nil
+}
+
+// createConfig says what to create, in the VM that place is.
+func (s *service) createConfig(r *task.CreateTaskRequest, spec *specs.Spec, at *place) (*runtime.CreateConfig, error) {
+	plan, err := at.split(spec, r.Bundle)
 	if err != nil {
 		return nil, err
 	}
-	kernel, err := assets.Find(assets.Kernel, "", plan.VM.Kernel)
-	if err != nil {
-		return nil, err
-	}
-	initramfs, err := assets.Find(assets.Initramfs, "", plan.VM.Initrd)
-	if err != nil {
-		return nil, err
-	}
-	return &runtime.CreateConfig{
-		ID: r.ID, Bundle: r.Bundle, Spec: spec, Plan: plan, Kernel: kernel, Initramfs: initramfs, Terminal: r.Terminal,
+	cfg := &runtime.CreateConfig{
+		ID: r.ID, Bundle: r.Bundle, Spec: spec, Plan: plan, Pod: at.pod, Terminal: r.Terminal, Debug: s.call.debug,
 		// The VM must not outlive the only process that knows of it.
 		Bound: true,
 		// A kubelet with the systemd driver says so by the form alone.
 		SystemdCgroup: systemd.IsScopePath(plan.Host.CgroupsPath) && systemd.Running() == nil,
-	}, nil
+	}
+	if at.pod != "" {
+		return cfg, nil
+	}
+	fallback, err := runtime.TemplateFromEnv()
+	if err != nil {
+		return nil, err
+	}
+	cfg.Template = cmp.Or(plan.VM.Template, fallback)
+	if cfg.Kernel, err = assets.Find(assets.Kernel, "", plan.VM.Kernel); err != nil {
+		return nil, err
+	}
+	cfg.Initramfs, err = assets.Find(assets.Initramfs, "", plan.VM.Initrd)
+	return cfg, err
 }
 
 // mountRootfs mounts what a snapshotter has prepared. Without mounts, root.path

@@ -1,9 +1,11 @@
 package shim
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,9 +14,12 @@ import (
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/lucid-containers/lucid/internal/oci"
 )
 
 // killed is the exit status of what was found dead or had to be killed.
@@ -29,10 +34,15 @@ func deleteLeftovers(c *call, stdout io.Writer) error {
 		return err
 	}
 	answer := &task.DeleteResponse{ExitStatus: killed, ExitedAt: timestamppb.New(time.Now())}
+	vm := ""
 	if container, err := rt.Load(c.id); err == nil {
 		answer.Pid = uint32(container.Pid())
+		vm = container.Pod()
 	}
-	killServer(c)
+	// The shim of a pod serves others, of which containerd says nothing here.
+	if c.role == oci.Alone || !c.answers() {
+		killServer(c)
+	}
 	bundle := c.bundle
 	if bundle == "" {
 		if bundle, err = os.Getwd(); err != nil {
@@ -41,7 +51,12 @@ func deleteLeftovers(c *call, stdout io.Writer) error {
 	}
 	// All of it, also when a part fails.
 	err = errors.Join(rt.Delete(c.id, true), unmountRootfs(bundle))
-	_ = os.Remove(c.socketPath()) // it is gone after a normal end
+	if !listening(c.socketPath()) {
+		if isGroupVM(vm) {
+			err = errors.Join(err, rt.Delete(vm, true))
+		}
+		_ = os.Remove(c.socketPath()) // it is gone after a normal end
+	}
 	if err != nil {
 		return err
 	}
@@ -51,6 +66,22 @@ func deleteLeftovers(c *call, stdout io.Writer) error {
 	}
 	_, err = stdout.Write(out)
 	return err
+}
+
+// answers says whether there is one that is not stuck.
+func (c *call) answers() bool {
+	const patience = 2 * time.Second // of the five that containerd has for all of `delete`
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", c.socketPath())
+	if err != nil {
+		return false
+	}
+	client := ttrpc.NewClient(conn)
+	defer client.Close()
+	_, err = task.NewTTRPCTaskClient(client).Connect(ctx, &task.ConnectRequest{ID: c.id})
+	return err == nil
 }
 
 // killServer ends a server process that no longer answers. Its sandbox

@@ -3,7 +3,7 @@
 // (https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md).
 //
 //	containerd ── SHIM start ──▶ start      listens, spawns the server, prints the address
-//	containerd ── ttrpc ───────▶ serve      one process per container, until Shutdown
+//	containerd ── ttrpc ───────▶ serve      one process per container or pod, until Shutdown
 //	                              │ internal/runtime: create, start, exec, ...
 //	                              ▼
 //	                             lucid sandbox ID      the VM; ends when the server does
@@ -19,6 +19,7 @@
 //	table.go      the task service under its two names, v2 and v3
 //	service.go    which container; process.go: one process and its states
 //	create.go, exec.go, operate.go   the calls
+//	pod.go        which VM a container gets
 //	stdio.go      fifos, files and logging programs; pump.go: one direction
 //	events.go     what containerd is told, in order
 //
@@ -31,6 +32,7 @@
 // # Threads
 //
 // ttrpc calls each request on a goroutine of its own. service.mu guards which
-// container there is, process.mu a process's state. No lock is held across a
-// call to the sandbox, except process.gate, which is one process's.
+// containers there are, process.mu a process's state. No lock is held across a
+// call to the sandbox, except process.gate, which is one process's, and podMu,
+// for which only creates and deletes wait.
 package shim

@@ -61,7 +61,10 @@ type machine struct {
 	state control.State
 	code  int
 	args  []string
+	stdio [3]*os.File
 	execs map[string]*fakeExec
+
+	members map[string]*machine // containers of the pod
 }
 
 type fakeExec struct {
@@ -80,12 +83,18 @@ func sandboxMain() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	if child.Launch.Pod != "" {
+		return runtime.MemberMain(child)
+	}
 	child.Orphaned(func() { os.Exit(1) })
 	var plan oci.Plan
 	if err := child.Plan(&plan); err != nil {
 		return 1
 	}
-	args := plan.Guest.Process.Args
+	args := []string{"sleep"}
+	if !plan.Placeholder {
+		args = plan.Guest.Process.Args
+	}
 	if args[0] == "nosuch" {
 		_ = child.Ready(control.Ready{Error: &control.Error{Kind: control.KindGuest, Message: "exec nosuch: executable file not found in $PATH"}})
 		return 1
@@ -94,7 +103,8 @@ func sandboxMain() int {
 	if err != nil {
 		return 1
 	}
-	m := &machine{state: control.StateCreated, args: args, over: make(chan struct{}), gone: make(chan struct{}), execs: map[string]*fakeExec{}}
+	m := newMachine(args)
+	m.stdio = [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
 	server := control.Serve(l, m, slog.New(slog.DiscardHandler))
 	if err := child.Ready(control.Ready{}); err != nil {
 		return 1
@@ -102,6 +112,57 @@ func sandboxMain() int {
 	<-m.gone
 	server.Drain(100 * time.Millisecond)
 	return m.code
+}
+
+func newMachine(args []string) *machine {
+	return &machine{
+		state: control.StateCreated, args: args, over: make(chan struct{}), gone: make(chan struct{}),
+		execs: map[string]*fakeExec{}, members: map[string]*machine{},
+	}
+}
+
+// join makes a container of the pod, which ends with its connection.
+func (m *machine) join(ctx context.Context, params json.RawMessage, files []*os.File) (err error) {
+	var p control.Join
+	var plan oci.Plan
+	if err := json.Unmarshal(params, &p); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(p.Plan, &plan); err != nil {
+		return err
+	}
+	if plan.Guest.Process.Args[0] == "nosuch" {
+		return &control.Error{Kind: control.KindGuest, Message: "exec nosuch: executable file not found in $PATH"}
+	}
+	c := newMachine(plan.Guest.Process.Args)
+	if c.stdio, err = passed(p.Null, files); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.members[p.ID] = c
+	context.AfterFunc(ctx, func() { c.end(137) })
+	go func() {
+		<-c.gone
+		for _, f := range c.stdio {
+			_ = f.Close()
+		}
+	}()
+	return nil
+}
+
+func (m *machine) member(ctx context.Context, params json.RawMessage, files []*os.File) (any, error) {
+	var p control.Member
+	if err := json.Unmarshal(params, &p); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	c := m.members[p.ID]
+	m.mu.Unlock()
+	if c == nil {
+		return nil, &control.Error{Kind: control.KindNotRunning, Message: "container not running"}
+	}
+	return c.Control(ctx, p.Method, p.Params, files)
 }
 
 func (m *machine) end(code int) {
@@ -148,13 +209,26 @@ func (m *machine) Control(ctx context.Context, method string, params json.RawMes
 	case control.MethodStart:
 		m.setState(control.StateRunning)
 		go func() {
-			m.end(runProgram(m.args, os.Stdin, os.Stdout, os.Stderr, func() { close(m.over) }))
+			m.end(runProgram(m.args, m.stdio[0], m.stdio[1], m.stdio[2], func() { close(m.over) }))
 		}()
 	case control.MethodEnded:
 		select {
 		case <-m.over:
+		case <-m.gone:
 		case <-ctx.Done():
 		}
+	case control.MethodJoin:
+		return nil, m.join(ctx, params, files)
+	case control.MethodMember:
+		return m.member(ctx, params, files)
+	case control.MethodWait:
+		select {
+		case <-m.gone:
+		case <-ctx.Done():
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return control.Exit{Code: m.code}, nil
 	case control.MethodPause:
 		m.setState(control.StatePaused)
 	case control.MethodResume:
@@ -216,17 +290,9 @@ func (m *machine) startExec(params json.RawMessage, files []*os.File) (any, erro
 	if process.Args[0] == "nosuch" {
 		return nil, &control.Error{Kind: control.KindGuest, Message: "exec nosuch: executable file not found in $PATH"}
 	}
-	var ends [3]*os.File
-	for i := range ends {
-		if p.Null[i] {
-			ends[i], _ = os.OpenFile(os.DevNull, os.O_RDWR, 0)
-			continue
-		}
-		fd, err := unix.Dup(int(files[0].Fd()))
-		if err != nil {
-			return nil, err
-		}
-		ends[i], files = os.NewFile(uintptr(fd), "exec"), files[1:]
+	ends, err := passed(p.Null, files)
+	if err != nil {
+		return nil, err
 	}
 	m.mu.Lock()
 	id := fmt.Sprint("e", len(m.execs))
@@ -241,6 +307,23 @@ func (m *machine) startExec(params json.RawMessage, files []*os.File) (any, erro
 		e.end(code)
 	}()
 	return control.ExecStarted{ExecID: id}, nil
+}
+
+// passed are a process's files.
+func passed(null [3]bool, files []*os.File) (ends [3]*os.File, err error) {
+	for i := range ends {
+		if null[i] {
+			ends[i], err = os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		} else {
+			var fd int
+			fd, err = unix.Dup(int(files[0].Fd()))
+			ends[i], files = os.NewFile(uintptr(fd), "passed"), files[1:]
+		}
+		if err != nil {
+			return ends, err
+		}
+	}
+	return ends, nil
 }
 
 // loggerMain is a logging program: it copies fds 3 and 4 to the files that its arguments name.

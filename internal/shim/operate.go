@@ -101,12 +101,14 @@ func (s *service) deleteContainer(ctx context.Context, p *process) error {
 		return err
 	}
 	s.mu.Lock()
-	last := s.c == c
+	last := s.containers[c.id] == c // of two who delete it
 	if last {
-		s.c = nil
+		delete(s.containers, c.id)
 	}
 	s.mu.Unlock()
 	if last {
+		s.close(c.id)
+		s.leaveGroup(c.id)
 		_, pid := p.look()
 		e := &apievents.TaskDelete{ContainerID: c.id, Pid: uint32(pid)}
 		e.ExitStatus, e.ExitedAt = p.exit()

@@ -14,7 +14,7 @@ import (
 	"github.com/lucid-containers/lucid/internal/runtime"
 )
 
-// service is the task service of one container.
+// service is the task service of one container, or of those of a pod.
 type service struct {
 	call   *call
 	rt     *runtime.Runtime
@@ -22,12 +22,15 @@ type service struct {
 	log    *slog.Logger
 	exit   func() // ends the server
 
-	mu       sync.Mutex
-	creating bool       // protected by mu
-	c        *container // nil before Create and after Delete; protected by mu
+	mu         sync.Mutex
+	creating   map[string]bool       // IDs; protected by mu
+	containers map[string]*container // from Create to Delete, by ID; protected by mu
+
+	podMu sync.Mutex // held while one is made
+	pod   *pod       // nil without one; protected by podMu
 }
 
-// container is the one that there is.
+// container is one of those that there are.
 type container struct {
 	id     string
 	bundle string
@@ -39,17 +42,21 @@ type container struct {
 }
 
 func newService(c *call, rt *runtime.Runtime, events *publisher, log *slog.Logger, exit func()) *service {
-	return &service{call: c, rt: rt, events: events, log: log, exit: exit}
+	return &service{
+		call: c, rt: rt, events: events, log: log, exit: exit,
+		creating: map[string]bool{}, containers: map[string]*container{},
+	}
 }
 
 // container finds a container.
 func (s *service) container(id string) (*container, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.c == nil || s.c.id != id {
+	c := s.containers[id]
+	if c == nil {
 		return nil, status.Errorf(codes.NotFound, "container %s does not exist", id)
 	}
-	return s.c, nil
+	return c, nil
 }
 
 // process finds a process.
@@ -101,7 +108,7 @@ func (s *service) Shutdown(context.Context, *task.ShutdownRequest) (*emptypb.Emp
 func (s *service) exitIfIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.c == nil && !s.creating {
+	if len(s.containers)+len(s.creating) == 0 {
 		s.exit()
 	}
 }

@@ -77,18 +77,21 @@ func must(t *testing.T, err error) {
 }
 
 // config writes the bundle of a program.
-func (w *world) config(args ...string) {
+func (w *world) config(args ...string) { w.t.Helper(); w.configOf(w.bundle, nil, args...) }
+
+func (w *world) configOf(bundle string, annotations map[string]string, args ...string) {
 	w.t.Helper()
-	must(w.t, os.MkdirAll(filepath.Join(w.bundle, "rootfs"), 0o755))
-	kernel := filepath.Join(w.bundle, "kernel")
+	must(w.t, os.MkdirAll(filepath.Join(bundle, "rootfs"), 0o755))
+	kernel := filepath.Join(bundle, "kernel")
 	must(w.t, os.WriteFile(kernel, nil, 0o644))
 	spec := oci.Example()
 	spec.Process.Terminal, spec.Process.Args = false, args
 	spec.Linux.CgroupsPath = ""
+	spec.Annotations = annotations
 	spec.VM = &specs.VM{Kernel: specs.VMKernel{Path: kernel, InitRD: kernel}}
 	data, err := json.Marshal(spec)
 	must(w.t, err)
-	must(w.t, os.WriteFile(filepath.Join(w.bundle, oci.ConfigFile), data, 0o644))
+	must(w.t, os.WriteFile(filepath.Join(bundle, oci.ConfigFile), data, 0o644))
 }
 
 // fifo makes one and returns its path.
@@ -320,7 +323,7 @@ func TestOperations(t *testing.T) {
 	_, err = w.Create(ctx, &task.CreateTaskRequest{ID: "c1", Bundle: w.bundle})
 	wantCode(t, err, codes.AlreadyExists)
 	_, err = w.Create(ctx, &task.CreateTaskRequest{ID: "c2", Bundle: w.bundle})
-	wantCode(t, err, codes.Unimplemented)
+	wantCode(t, err, codes.FailedPrecondition)
 	_, err = w.Resume(ctx, &task.ResumeRequest{ID: "c1"})
 	wantCode(t, err, codes.FailedPrecondition)
 	_, err = w.Pause(ctx, &task.PauseRequest{ID: "c1"})

@@ -10,19 +10,31 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/internal/oci"
 )
 
 // defaultSocketDir is containerd's, whatever its configuration says.
 const defaultSocketDir = "/run/containerd/s"
 
+// errListening says that somebody listens on the socket already.
+var errListening = errors.New("a shim of this container listens already")
+
 // socketPath is the same for the same container, so that `delete` finds what
-// `start` made.
+// `start` made, and for all of a pod or group.
 func (c *call) socketPath() string {
 	dir := c.socketDir
 	if dir == "" {
 		dir = defaultSocketDir
 	}
-	return filepath.Join(dir, fmt.Sprintf("%x", sha256.Sum256([]byte(filepath.Join(c.address, c.namespace, c.id)))))
+	whose := c.id
+	switch c.role {
+	case oci.Member:
+		whose = c.group
+	case oci.Grouped:
+		whose = "group/" + c.group // which is no ID
+	}
+	return filepath.Join(dir, fmt.Sprintf("%x", sha256.Sum256([]byte(filepath.Join(c.address, c.namespace, whose)))))
 }
 
 // listen binds the socket, mode 0600. One that nobody listens on any more is
@@ -36,11 +48,10 @@ func listen(path string) (*net.UnixListener, error) {
 	defer unix.Umask(old)
 	l, err := net.ListenUnix("unix", addr)
 	if errors.Is(err, unix.EADDRINUSE) {
-		if c, e := net.DialTimeout("unix", path, 100*time.Millisecond); e == nil {
-			_ = c.Close()
-			return nil, fmt.Errorf("a shim of this container listens on %s already", path)
+		if listening(path) {
+			return nil, fmt.Errorf("%w on %s", errListening, path)
 		}
-		if e := os.Remove(path); e != nil {
+		if e := os.Remove(path); e != nil && !errors.Is(e, os.ErrNotExist) {
 			return nil, e
 		}
 		l, err = net.ListenUnix("unix", addr)
@@ -51,4 +62,14 @@ func listen(path string) (*net.UnixListener, error) {
 	// The server, which inherits it, removes it.
 	l.SetUnlinkOnClose(false)
 	return l, nil
+}
+
+// listening says whether somebody listens on a socket. Only the kernel's word that
+// nobody does counts: on a busy host a dial can take any time.
+func listening(path string) bool {
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		_ = c.Close()
+	}
+	return !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ENOENT)
 }

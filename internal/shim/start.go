@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/lucid-containers/lucid/internal/assets"
+	"github.com/lucid-containers/lucid/internal/oci"
 	"github.com/lucid-containers/lucid/internal/runtime"
 )
 
@@ -34,7 +36,11 @@ func start(c *call) (_ string, err error) {
 		return "", err
 	}
 	path := c.socketPath()
+	address := "unix://" + path
 	l, err := listen(path)
+	if errors.Is(err, errListening) && (c.role == oci.Member || c.role == oci.Grouped) {
+		return address, c.writeAddress(address) // the shim of the others is this one's too
+	}
 	if err != nil {
 		return "", err
 	}
@@ -69,8 +75,11 @@ func start(c *call) (_ string, err error) {
 	if err := runtime.WriteFileAtomic(c.inBundle(pidFile), []byte(strconv.Itoa(pid)), 0o600); err != nil {
 		return "", err
 	}
-	address := "unix://" + path
-	return address, runtime.WriteFileAtomic(c.inBundle(addressFile), []byte(address), 0o600)
+	return address, c.writeAddress(address)
+}
+
+func (c *call) writeAddress(address string) error {
+	return runtime.WriteFileAtomic(c.inBundle(addressFile), []byte(address), 0o600)
 }
 
 // inBundle is the path of a file in the bundle, which is the working directory

@@ -4,7 +4,7 @@ import "encoding/json"
 
 // Version is the version of the messages below. Host and agent are built from
 // one tree and must agree exactly.
-const Version = 3
+const Version = 4
 
 // Where the host listens. The guest reaches the host as CID 2.
 const (
@@ -32,6 +32,7 @@ const (
 	MethodSignal          = "Signal"          // Signal → nothing
 	MethodResizeTTY       = "ResizeTTY"       // ResizeTTY → nothing
 	MethodCloseStdin      = "CloseStdin"      // CloseStdin → nothing
+	MethodFreeze          = "Freeze"          // Freeze → nothing; it has when it returns
 	MethodStats           = "Stats"           // Stats → StatsResult
 	MethodPids            = "Pids"            // Pids → PidsResult
 	MethodUpdate          = "Update"          // Update → nothing
@@ -75,6 +76,21 @@ const (
 	RehearsalProgram = "/rehearse"
 )
 
+// SharedMemory is an export that the agent has itself: a tmpfs that the containers
+// of a pod share as their /dev/shm. Shared memory is memory of the guest: two
+// mounts of the host's files have no page in common.
+const SharedMemory = ".shm"
+
+// Paths of namespaces in a guest's spec. Without a path a container gets a new
+// one, and without the entry it is in the guest's own.
+const (
+	// PodNamespace is what the containers of a pod share: of types uts, ipc and
+	// network the guest's own, of type pid one whose first process only waits.
+	PodNamespace = "/pod"
+	// ContainerNamespace is followed by the id of a container that has not ended.
+	ContainerNamespace = "/container/"
+)
+
 // Configure gives the guest what must not be in a template: a name, the time
 // and randomness. It comes before the first CreateContainer; to a clone it is
 // what makes it another guest than its siblings.
@@ -87,6 +103,9 @@ type Configure struct {
 	Entropy []byte `json:"entropy,omitempty"`
 	// Share says how the file server is mounted, on first use.
 	Share Share `json:"share"`
+	// Sysctl are files below /proc/sys, in the guest's own namespaces, which the
+	// containers of a pod share.
+	Sysctl map[string]string `json:"sysctl,omitempty"`
 }
 
 // Share is how the agent mounts the 9P file server.
@@ -185,9 +204,17 @@ type CloseStdin struct {
 	ExecID string `json:"execID,omitempty"`
 }
 
-// Stats asks for the counters of a container's cgroup.
+// Freeze stops the processes of a container, or lets them go on. SIGKILL ends a
+// frozen one too.
+type Freeze struct {
+	ID     string `json:"id"`
+	Frozen bool   `json:"frozen"`
+}
+
+// Stats asks for the counters of a container's cgroup; with no ID, of all
+// containers together.
 type Stats struct {
-	ID string `json:"id"`
+	ID string `json:"id,omitempty"`
 }
 
 // StatsResult is what the container's cgroup v2 says. A file that the guest's
@@ -226,7 +253,8 @@ type Update struct {
 	Resources json.RawMessage `json:"resources"`
 }
 
-// DeleteContainer kills what is left of a container and frees what it used.
+// DeleteContainer kills what is left of a container and frees what it used. Its
+// files are written back to the host by the time of the answer.
 type DeleteContainer struct {
 	ID string `json:"id"`
 }

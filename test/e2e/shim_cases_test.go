@@ -202,15 +202,21 @@ func shimSnapshotters(t *testing.T, d *containerd) {
 // imageOf is an image of one layer with one program, as `docker save` writes it.
 func imageOf(t *testing.T, program string) []byte {
 	t.Helper()
+	return imageNamed(t, "example.com/lucid:e2e", "lucid", program)
+}
+
+// imageNamed is an image whose only file is a copy of program, at path.
+func imageNamed(t *testing.T, tag, path, program string) []byte {
+	t.Helper()
 	data, err := os.ReadFile(program)
 	must(t, err)
-	layer := tarOf(t, map[string][]byte{"lucid": data})
+	layer := tarOf(t, map[string][]byte{path: data})
 	config, err := json.Marshal(map[string]any{
-		"architecture": "amd64", "os": "linux", "config": map[string]any{"Env": []string{"PATH=/"}},
+		"architecture": "amd64", "os": "linux", "config": map[string]any{"Env": []string{"PATH=/:/bin"}, "Entrypoint": []string{"/" + path}},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
 	})
 	must(t, err)
-	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "RepoTags": []string{"example.com/lucid:e2e"}, "Layers": []string{"layer.tar"}}})
+	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "RepoTags": []string{tag}, "Layers": []string{"layer.tar"}}})
 	must(t, err)
 	return tarOf(t, map[string][]byte{"config.json": config, "layer.tar": layer, "manifest.json": manifest})
 }

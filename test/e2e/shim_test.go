@@ -25,6 +25,7 @@ const shimRuntime = "io.containerd.lucid.v2"
 type containerd struct {
 	name   string
 	bin    string // directory of containerd and ctr
+	cri    string // configuration of the CRI plugin; empty: without it
 	dir    string
 	log    string
 	events string
@@ -43,7 +44,9 @@ func TestShimContainerd2(t *testing.T) {
 	testShim(t, &containerd{name: "2", bin: filepath.Join(world.bin, "containerd-v2")}, "make containerd-v2")
 }
 
-func testShim(t *testing.T, d *containerd, install string) {
+// newContainerd starts a daemon for the length of a test; install says where its programs come from.
+func newContainerd(t *testing.T, d *containerd, install string) *containerd {
+	t.Helper()
 	for _, name := range []string{"containerd", "ctr"} {
 		if _, err := os.Stat(filepath.Join(d.bin, name)); err != nil {
 			t.Fatalf("%v: %s", err, install)
@@ -55,13 +58,17 @@ func testShim(t *testing.T, d *containerd, install string) {
 	// The overlayfs snapshotter wants no overlay below it.
 	must(t, os.NewSyscallError("mount", unix.Mount("containerd", d.dir, "tmpfs", 0, "mode=711")))
 	t.Cleanup(func() { _ = unix.Unmount(d.dir, unix.MNT_DETACH) })
+	disabled := `"io.containerd.internal.v1.opt"`
+	if d.cri == "" {
+		disabled += `, "io.containerd.grpc.v1.cri"`
+	}
 	must(t, os.WriteFile(filepath.Join(d.dir, "config.toml"), fmt.Appendf(nil, `version = 2
 root = "%[1]s/root"
 state = "%[1]s/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+disabled_plugins = [%[2]s]
 [grpc]
   address = "%[1]s/c.sock"
-`, d.dir), 0o644))
+%[3]s`, d.dir, disabled, d.cri), 0o644))
 	d.start(t)
 	t.Cleanup(func() { d.end(t) })
 	t.Cleanup(func() {
@@ -70,6 +77,11 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 			t.Logf("containerd:\n%s", tail(string(data)))
 		}
 	})
+	return d
+}
+
+func testShim(t *testing.T, d *containerd, install string) {
+	newContainerd(t, d, install)
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *containerd)

@@ -117,7 +117,7 @@ func build(ctx context.Context, bin string) error {
 			return fmt.Errorf("%s: %w\n%s", strings.Join(c, " "), err, out)
 		}
 	}
-	for _, name := range []string{"hello", "less", "vim-tiny"} {
+	for _, name := range []string{"hello", "less", "vim-tiny", "busybox-static"} {
 		if err := download(ctx, bin, name, name+"_*.deb"); err != nil {
 			return err
 		}

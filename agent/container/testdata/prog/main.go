@@ -95,6 +95,30 @@ func run(tool string, args []string) error {
 	case "errout":
 		fmt.Fprintln(os.Stderr, strings.Join(args, " "))
 	default:
+		return runInPod(tool, args)
+	}
+	return nil
+}
+
+// runInPod has the tools for what containers share.
+func runInPod(tool string, args []string) error {
+	switch tool {
+	case "namespaces":
+		for _, ns := range args {
+			to, err := os.Readlink("/proc/self/ns/" + ns)
+			if err != nil {
+				return err
+			}
+			fmt.Println(to)
+		}
+	case "orphans":
+		n, _ := strconv.Atoi(args[0])
+		return orphans(n)
+	case "orphan":
+		return orphan()
+	case "nap":
+		time.Sleep(300 * time.Millisecond)
+	default:
 		return fmt.Errorf("no tool %q", tool)
 	}
 	return nil
@@ -190,4 +214,63 @@ func hook(args []string) error {
 	}
 	_, err = fmt.Fprintln(f, os.Args[0], args[1:], os.Environ(), os.Getuid(), cwd, string(state))
 	return err
+}
+
+// orphan leaves a process behind and prints its number.
+func orphan() error {
+	p, err := os.StartProcess("/bin/prog", []string{"prog", "nap"}, &os.ProcAttr{Files: []*os.File{nil, nil, nil}})
+	if err == nil {
+		fmt.Println(p.Pid)
+	}
+	return err
+}
+
+// orphans makes n processes whose parent ends before them. It prints the parent that
+// they get, and how many are left as zombies when they have ended.
+func orphans(n int) error {
+	var last string
+	for range n {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		p, err := os.StartProcess("/bin/prog", []string{"prog", "orphan"}, &os.ProcAttr{Files: []*os.File{nil, w, os.Stderr}})
+		if err != nil {
+			return err
+		}
+		_ = w.Close()
+		pid, _ := io.ReadAll(r)
+		_ = r.Close()
+		if _, err := p.Wait(); err != nil {
+			return err
+		}
+		last = strings.TrimSpace(string(pid))
+	}
+	fields, err := stats(last)
+	if err != nil {
+		return err
+	}
+	fmt.Println(fields[1])
+	time.Sleep(time.Second)
+	zombies := 0
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if fields, err := stats(e.Name()); err == nil && fields[0] == "Z" {
+			zombies++
+		}
+	}
+	fmt.Println(zombies)
+	return nil
+}
+
+// stats is /proc/PID/stat from the state on.
+func stats(pid string) ([]string, error) {
+	data, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return nil, err
+	}
+	return strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:])), nil
 }
