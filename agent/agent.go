@@ -100,6 +100,9 @@ func (a *agent) Prepare() error {
 	if err := container.LoopbackUp(); err != nil {
 		return err
 	}
+	if err := a.config.Containers.Prepare(); err != nil {
+		return err
+	}
 	// What a clone would collect, and give back, on its own pages.
 	debug.FreeOSMemory()
 	return nil

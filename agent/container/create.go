@@ -27,6 +27,7 @@ type builder struct {
 	newPID, newCgroup, newNet bool
 	unshare                   int
 	around                    surroundings
+	spare                     spare
 
 	root        rootDir
 	cgroup      *cgroup
@@ -63,7 +64,9 @@ func (s *Set) Create(r *wire.CreateContainer) (created *wire.Created, after func
 	if err := s.reserve(r.ID); err != nil {
 		return nil, nil, err
 	}
+	b.spare = s.takeSpare()
 	c, err := b.create(r.ID)
+	b.spare.close()
 	s.put(r.ID, c)
 	if err != nil {
 		return nil, nil, err
@@ -82,7 +85,7 @@ func (b *builder) create(id string) (c *Container, err error) {
 			return nil, err
 		}
 	}
-	b.cgroup, err = newCgroup(b.cfg.CgroupParent, cgroupName(id), b.spec.Linux.Resources)
+	b.cgroup, err = b.spare.takeCgroup(b.cfg.CgroupParent, cgroupName(id), b.spec.Linux.Resources)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,54 @@
+package container_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestPrepared: a container that finds its cgroup and its network namespace made
+// is like any other, and one that fails leaves nothing of them.
+func TestPrepared(t *testing.T) {
+	g := newGuest(t)
+	if out, _, _ := g.run(spec("prog", "echo", "x"), nil); out != "x\n" { // what is opened once and kept
+		t.Fatalf("%q", out)
+	}
+	before := openFiles(t)
+	prepare := func() {
+		t.Helper()
+		for range 2 { // the second finds what the first has made
+			if err := g.set.Prepare(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct{ file, want string }{
+		{"/proc/self/cgroup", "0::/\n"},
+		{"/sys/fs/cgroup/cgroup.procs", "1\n"},
+		{"/sys/class/net/lo/flags", "0x9\n"}, // IFF_UP | IFF_LOOPBACK
+	} {
+		prepare()
+		if out, errs, _ := g.run(spec("prog", "cat", c.file), nil); !strings.Contains(out, c.want) {
+			t.Errorf("%s: %q, want %q (%s)", c.file, out, c.want, errs)
+		}
+	}
+	prepare()
+	if _, err := g.create("bad", spec("no such program"), nil); err == nil {
+		t.Error("no error")
+	}
+	// Without a network namespace of its own.
+	prepare()
+	host := spec("prog", "echo", "host")
+	host["linux"].(m)["namespaces"] = []m{{"type": "pid"}, {"type": "mount"}}
+	if out, errs, _ := g.run(host, nil); out != "host\n" {
+		t.Errorf("%q, %q", out, errs)
+	}
+	prepare()
+	bad := spec("prog", "echo", "x")
+	bad["linux"].(m)["resources"] = m{"unified": m{"../x": "1"}}
+	if _, err := g.create("bad", bad, nil); err == nil {
+		t.Error("no error")
+	}
+	if after := openFiles(t); after > before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
