@@ -25,6 +25,7 @@ func (b *builder) namespaces() error {
 		case "ipc":
 			b.unshare |= unix.CLONE_NEWIPC
 		case "network":
+			b.unshare |= unix.CLONE_NEWNET
 			b.newNet = true
 		case "pid":
 			b.newPID = true // the child's
@@ -51,15 +52,6 @@ func (b *builder) namespaces() error {
 // enter gives the thread its namespaces. Files that it makes have exactly the
 // mode it asks for.
 func (b *builder) enter() error {
-	if b.newNet {
-		made, err := b.spare.takeNet()
-		if err != nil {
-			return err
-		}
-		if !made {
-			b.unshare |= unix.CLONE_NEWNET
-		}
-	}
 	if err := unix.Unshare(b.unshare); err != nil {
 		return os.NewSyscallError("unshare", err)
 	}
@@ -77,7 +69,7 @@ func (b *builder) inNamespaces() error {
 			return err
 		}
 	}
-	if b.unshare&unix.CLONE_NEWNET != 0 { // else lo is up
+	if b.newNet {
 		if err := LoopbackUp(); err != nil {
 			return err
 		}

@@ -56,12 +56,12 @@ type Set struct {
 
 	mu         sync.Mutex
 	containers map[string]*Container // protected by mu; nil while one is made
-	spare      spare                 // protected by mu
+	spare      *cgroup               // protected by mu; see Prepare
 }
 
 // NewSet returns an empty Set.
 func NewSet(cfg Config) *Set {
-	return &Set{cfg: cfg, containers: make(map[string]*Container), spare: spare{net: -1}}
+	return &Set{cfg: cfg, containers: make(map[string]*Container)}
 }
 
 // get returns a container that is complete.
