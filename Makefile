@@ -15,7 +15,7 @@ FUZZTIME    ?= 10m
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := all
-.PHONY: all help bin containerd-v2 demo demo-lab test unit kvm-lab validation count bench agent-runtime lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
+.PHONY: all help bin containerd-v2 demo demo-lab test unit kvm-lab validation count bench lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
 
 all: bin kernel initramfs ## binaries into bin/, kernel and initramfs into guest/out/
 
@@ -26,11 +26,7 @@ bin: bin/lucid bin/lucid-agent bin/containerd-shim-lucid-v2 ## the Go binaries
 
 bin/%: FORCE
 	@mkdir -p bin
-	$(GO) build -trimpath $(BUILD_$*) -ldflags='$(LDFLAGS)' -o $@ ./cmd/$*
-
-# The agent's Go runtime is edited a little: guest/cmd/agent-runtime says where and why.
-BUILD_lucid-agent := -overlay guest/out/runtime/overlay.json
-bin/lucid-agent: agent-runtime
+	$(GO) build -trimpath -ldflags='$(LDFLAGS)' -o $@ ./cmd/$*
 
 # What the end-to-end tests of the shim drive, besides Debian's containerd. Without CRI and what would need C libraries.
 CONTAINERD_VERSION := v2.4.2
@@ -41,9 +37,6 @@ bin/containerd-v2/.$(CONTAINERD_VERSION):
 	GOBIN=$(abspath $(@D)) GOFLAGS= $(GO) install -trimpath -ldflags='-s -w' -tags no_cri,no_btrfs,no_devmapper,no_zfs,no_aufs \
 	  github.com/containerd/containerd/v2/cmd/{containerd,ctr}@$(CONTAINERD_VERSION)
 	@touch $@
-
-agent-runtime:
-	$(GO) run ./guest/cmd/agent-runtime -out guest/out/runtime
 
 -include guest/guest.mk
 -include test/lab/lab.mk
