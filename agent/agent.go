@@ -1,7 +1,7 @@
 package agent
 
 import (
-	"runtime/debug"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -104,8 +104,12 @@ func (a *agent) Prepare() error {
 	if err := container.LoopbackUp(); err != nil {
 		return err
 	}
-	// What a clone would collect, and give back, on its own pages.
-	debug.FreeOSMemory()
+	if err := a.config.Containers.Prepare(); err != nil {
+		return err
+	}
+	// What a clone would collect on its own pages. Nothing is given back: a clone
+	// would fault it in again.
+	runtime.GC()
 	return nil
 }
 

@@ -23,6 +23,7 @@ const (
 	ecxOSXSAVE     = 1 << 27 // leaf 1: CR4.OSXSAVE
 	ecxOSPKE       = 1 << 4  // leaf 7: CR4.PKE
 	ecxHypervisor  = 1 << 31 // leaf 1
+	edxAPIC        = 1 << 9  // leaf 1: APIC_BASE.EN
 	edxHTT         = 1 << 28 // leaf 1: EBX[23:16] is valid
 
 	levelSMT  = 1 // leaf 0xb, ECX[15:8]

@@ -10,10 +10,13 @@ import (
 
 // restore makes the vCPUs and puts everything where it was.
 func (vm *VM) restore(needs assist.Needs, leaves []kvm.CPUIDEntry) error {
-	if err := vm.checkRestore(needs, leaves); err != nil {
+	if err := vm.checkRestore(needs); err != nil {
 		return err
 	}
 	if err := vm.createVCPUs(leaves); err != nil {
+		return err
+	}
+	if err := vm.checkCPUID(); err != nil {
 		return err
 	}
 	if err := vm.restoreMachine(); err != nil {
@@ -29,7 +32,7 @@ func (vm *VM) restore(needs assist.Needs, leaves []kvm.CPUIDEntry) error {
 }
 
 // checkRestore says whether a saved VM can go on in this one.
-func (vm *VM) checkRestore(needs assist.Needs, leaves []kvm.CPUIDEntry) error {
+func (vm *VM) checkRestore(needs assist.Needs) error {
 	s := vm.cfg.Restore
 	if err := vm.sys.CheckState(); err != nil {
 		return err
@@ -40,8 +43,19 @@ func (vm *VM) checkRestore(needs assist.Needs, leaves []kvm.CPUIDEntry) error {
 	if s.Assist.Needs != needs {
 		return fmt.Errorf("the saved VM ran on a KVM that lacks %s; this one lacks %s", s.Assist.Needs, needs)
 	}
-	for id := range s.VCPUs {
-		if leaf, ok := sameCPUID(s.VCPUs[id].CPUID, topology(leaves, id, vm.cfg.VCPUs)); !ok {
+	return nil
+}
+
+// checkCPUID compares what the new vCPUs show their guest with what the saved
+// ones showed. Both sides are what KVM_GET_CPUID2 says, not what was set:
+// software KVM adds the host's own features to it.
+func (vm *VM) checkCPUID() error {
+	for id, v := range vm.vcpus {
+		now, err := v.cpu.CPUID()
+		if err != nil {
+			return fmt.Errorf("vCPU %d: %w", id, err)
+		}
+		if leaf, ok := sameCPUID(vm.cfg.Restore.VCPUs[id].CPUID, now); !ok {
 			return fmt.Errorf("the saved VM ran on another CPU or KVM (CPUID leaf %#x differs)", leaf)
 		}
 	}
@@ -69,13 +83,13 @@ func sameCPUID(a, b []kvm.CPUIDEntry) (leaf uint32, ok bool) {
 }
 
 // sameLeaf compares what does not change while a guest runs: KVM keeps some
-// bits up to date with the control registers.
+// bits up to date with the control registers and APIC_BASE.
 func sameLeaf(a, b kvm.CPUIDEntry) bool {
 	switch {
 	case a.Function != b.Function || a.Index != b.Index:
 		return false
-	case a.Function == leafFeatures: // OSXSAVE
-		return a.EAX == b.EAX && a.EBX == b.EBX && a.ECX&^ecxOSXSAVE == b.ECX&^ecxOSXSAVE && a.EDX == b.EDX
+	case a.Function == leafFeatures: // OSXSAVE, and whether the APIC is on
+		return a.EAX == b.EAX && a.EBX == b.EBX && a.ECX&^ecxOSXSAVE == b.ECX&^ecxOSXSAVE && a.EDX&^edxAPIC == b.EDX&^edxAPIC
 	case a.Function == leafExtended && a.Index == 0: // OSPKE
 		return a.EAX == b.EAX && a.EBX == b.EBX && a.ECX&^ecxOSPKE == b.ECX&^ecxOSPKE && a.EDX == b.EDX
 	case a.Function == leafXSave && a.Index <= 1: // sizes of what XCR0 and XSS enable

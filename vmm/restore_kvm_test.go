@@ -180,7 +180,7 @@ func TestKVMRestoreRefuses(t *testing.T) {
 		"vCPUs":     func(s *State) string { s.VCPUs = append(s.VCPUs, s.VCPUs[0]); return "vCPUs" },
 		"CPUID":     func(s *State) string { s.VCPUs[0].CPUID[0].EBX++; return "another CPU" },
 		"no CPUID":  func(s *State) string { s.VCPUs[0].CPUID = nil; return "another CPU" },
-		"back-end":  func(s *State) string { s.Assist.Needs.Emulation = true; return "a KVM that lacks" },
+		"back-end":  func(s *State) string { s.Assist.Needs.Emulation = !s.Assist.Needs.Emulation; return "a KVM that lacks" },
 		"FPU":       func(s *State) string { s.VCPUs[0].FPU = s.VCPUs[0].FPU[:100]; return "FPU" },
 		"registers": func(s *State) string { s.VCPUs[0].Sregs.CR4 = 1 << 63; return "KVM_SET_SREGS" },
 		"MP state":  func(s *State) string { s.VCPUs[0].MPState.State = 99; return "KVM_SET_MP_STATE" },

@@ -105,6 +105,7 @@ func TestSameCPUID(t *testing.T) {
 	}
 	running := table()
 	running[1].ECX |= ecxOSXSAVE
+	running[1].EDX |= edxAPIC
 	running[2].ECX |= ecxOSPKE
 	running[3].EBX = 832
 	if leaf, ok := sameCPUID(running, append(table(), kvm.CPUIDEntry{})); !ok {
@@ -127,7 +128,7 @@ func TestSameCPUID(t *testing.T) {
 
 func TestConfigRestoreVCPUs(t *testing.T) {
 	vm := &VM{cfg: Config{VCPUs: 2, Restore: sampleState(1)}, sys: &kvm.System{}}
-	if err := vm.checkRestore(assist.Needs{}, nil); err == nil || !strings.Contains(err.Error(), "cannot save a VM") {
+	if err := vm.checkRestore(assist.Needs{}); err == nil || !strings.Contains(err.Error(), "cannot save a VM") {
 		t.Errorf("a KVM without capabilities: %v", err)
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 // builder makes one container, on one thread.
 type builder struct {
+	set     *Set
 	cfg     *Config
 	spec    *Spec
 	exports map[int]string // by index in spec.Mounts
@@ -50,7 +51,7 @@ func (s *Set) Create(r *wire.CreateContainer) (created *wire.Created, after func
 		return nil, nil, err
 	}
 	b := &builder{
-		cfg: &s.cfg, spec: spec, exports: r.MountExports, rootfs: r.Rootfs, io: r.IO,
+		set: s, cfg: &s.cfg, spec: spec, exports: r.MountExports, rootfs: r.Rootfs, io: r.IO,
 		root: -1, devpts: -1, unshare: unix.CLONE_NEWNS,
 		around: surroundings{filter: r.Seccomp},
 	}
@@ -84,7 +85,7 @@ func (b *builder) create(id string) (c *Container, err error) {
 			return nil, err
 		}
 	}
-	b.cgroup, err = newCgroup(b.cfg.CgroupParent, cgroupName(id), b.spec.Linux.Resources)
+	b.cgroup, err = b.set.takeCgroup(cgroupName(id), b.spec.Linux.Resources)
 	if err != nil {
 		return nil, err
 	}

@@ -60,6 +60,7 @@ type Set struct {
 
 	mu         sync.Mutex
 	containers map[string]*Container // protected by mu; nil while one is made
+	spare      *cgroup               // protected by mu; see Prepare
 
 	podMu sync.Mutex
 	podNS *spawn.Child // first process of the pod's pid namespace; protected by podMu; nil until it is asked for

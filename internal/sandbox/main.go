@@ -91,16 +91,18 @@ func Main(child *control.Child, log *slog.Logger) int {
 	return code
 }
 
-// routineSettled tidies up when the container has been running for a moment,
-// and once more for slow hosts.
+// routineSettled writes down where the time went and tidies up when the container
+// has been running for a moment, and tidies up once more for slow hosts.
 func (s *sandbox) routineSettled() {
 	select {
 	case <-s.c.started:
 	case <-time.After(settled): // created and not started: it may stay so for long
+		s.writeTimeline()
 		trim()
 		<-s.c.started
 	}
 	time.Sleep(settled)
+	s.writeTimeline()
 	trim()
 	time.Sleep(settledLate - settled)
 	trim()
@@ -138,7 +140,6 @@ func (s *sandbox) create(early *earlyVM) error {
 	s.times.at(control.MarkVMCreated, marks.VMCreated)
 	s.times.at(control.MarkKernelEntry, marks.KernelEntry)
 	s.times.at(control.MarkRestored, marks.Restored)
-	s.writeTimeline()
 	return s.explain(ctx, err)
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,10 +22,9 @@ import (
 // How a template is made, docs/flows/template.md:
 //
 //	boot → agent's hello → Prepare → its control connection is closed
-//	→ the agent dials again, and nobody answers: the guest is idle
+//	→ the agent dials again, and nobody answers: its programs have nothing to do
+//	→ its kernel has finished what it does later (quiet)
 //	→ pause → devices finish and freeze → memory and state are written
-//
-// There is no wait for a time in it: each arrow is an event.
 
 // parts are what is saved.
 type parts struct {
@@ -141,10 +141,51 @@ func (s *sandbox) idle(ctx context.Context) error {
 	_ = s.c.client.Close()
 	select {
 	case <-dialed:
-		return nil
+		return quiet(ctx)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// Bounds of quiet: this process, with the guest in it, takes less than that much
+// CPU time in one look, and is given so many of them to get there.
+const (
+	quietLook  = 500 * time.Millisecond
+	quietCPU   = 25 * time.Millisecond // software KVM takes up to 20 for a guest that is idle
+	quietLooks = 20
+)
+
+// quiet waits until the guest does nothing any more. When a container has gone,
+// its kernel takes namespaces and cgroup apart on its own, some grace periods
+// later, and every clone would do that again if it were saved undone. No event
+// tells the end of it.
+func quiet(ctx context.Context) error {
+	last, err := cpuTime()
+	for range quietLooks {
+		if err != nil {
+			return err
+		}
+		select {
+		case <-time.After(quietLook):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		var now time.Duration
+		if now, err = cpuTime(); now-last < quietCPU {
+			return err
+		}
+		last = now
+	}
+	return nil // it would be a template all the same
+}
+
+// cpuTime is what this process has used, guests included.
+func cpuTime() (time.Duration, error) {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0, os.NewSyscallError("getrusage", err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
 }
 
 // save stops the VM for good and writes its memory into dir.

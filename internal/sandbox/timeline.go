@@ -18,6 +18,8 @@ type timeline struct {
 
 	mu    sync.Mutex
 	marks map[string]float64 // protected by mu
+
+	writing sync.Mutex // one at a time writes the file
 }
 
 func newTimeline(spawned int64) *timeline {
@@ -42,6 +44,8 @@ func (t *timeline) at(name string, when time.Time) {
 
 // write replaces the timeline's file in the state directory.
 func (t *timeline) write(dir *os.File, exits, assists map[string]uint64) error {
+	t.writing.Lock()
+	defer t.writing.Unlock()
 	t.mu.Lock()
 	marks := maps.Clone(t.marks)
 	t.mu.Unlock()

@@ -70,10 +70,7 @@ func ReadFile(path string) (*Reader, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
-	if err == nil && len(data) > MaxSize {
-		err = fmt.Errorf("%w: larger than %d bytes", ErrCorrupt, MaxSize)
-	}
+	data, err := readAll(f)
 	var r *Reader
 	if err == nil {
 		r, err = Open(data)
@@ -82,6 +79,22 @@ func ReadFile(path string) (*Reader, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return r, nil
+}
+
+// readAll reads a file in one go: io.ReadAll would find its size by doubling.
+func readAll(f *os.File) ([]byte, error) {
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%w: no regular file", ErrCorrupt)
+	case info.Size() > MaxSize:
+		return nil, fmt.Errorf("%w: larger than %d bytes", ErrCorrupt, MaxSize)
+	}
+	data := make([]byte, info.Size())
+	_, err = io.ReadFull(f, data)
+	return data, err
 }
 
 // WriteFile writes sealed fields to a file that must not exist yet, and brings

@@ -21,6 +21,7 @@ import (
 
 	"github.com/lucid-containers/lucid/internal/control"
 	"github.com/lucid-containers/lucid/internal/oci"
+	"github.com/lucid-containers/lucid/internal/runtime"
 )
 
 // The sandbox process alone, without the store of templates and without the lifecycle on disk: what it saves, and that
@@ -71,7 +72,7 @@ func spawnBox(t *testing.T, l control.Launch, plan *oci.Plan) *box {
 	l.Plan, err = json.Marshal(plan)
 	must(t, err)
 	b.cmd = exec.Command(world.lucid, "sandbox", l.ID)
-	b.cmd.Env = []string{"GOGC=25", "GOMAXPROCS=2"} // as internal/runtime sets them
+	b.cmd.Env = runtime.SandboxEnv()
 	b.cmd.Stdout, b.cmd.Stderr = b, &b.stderr
 	b.spawned = time.Now()
 	b.cmd.ExtraFiles = []*os.File{theirs, dir, alive, log}
@@ -310,7 +311,7 @@ func TestTemplateMakerKilled(t *testing.T) {
 func TestTemplateIdleMemory(t *testing.T) {
 	dir := makeTemplate(t, machine(1))
 	before := sum(t, filepath.Join(dir, "memory"))
-	const clones = 10
+	clones := countFromEnv(t, "LUCID_E2E_IDLE", idle)
 	var boxes []*box
 	for range clones {
 		x := spawnBox(t, control.Launch{Template: dir}, newBundle(t, "sleep", "1000").plan())

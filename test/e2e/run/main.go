@@ -96,7 +96,7 @@ func copyAll(dir string, names ...string) error {
 
 // slow are the tests that run only when they are named, as in `go run ./test/e2e/run -where lab -run TestDocker`: they
 // take long, and TestRealAVX needs vector registers that QEMU does not give a nested guest.
-const slow = "^(TestDocker|TestCtr|TestPodman|TestShim|TestKillAnywhere|TestTarUsr|TestTwentyAtOnce|TestRealAVX|TestTemplateIdleMemory|TestTemplateMakerKilled|TestTemplateCost|TestSystemd|TestTmux)"
+const slow = "^(TestDocker|TestCtr|TestPodman|TestShim|TestKillAnywhere|TestTarUsr|TestTwentyAtOnce|TestRealAVX|TestTemplateIdleMemory|TestTemplateMakerKilled|TestTemplateCost|TestTemplateSoak|TestTemplateWriters|TestSystemd|TestTmux)"
 
 func or(s, otherwise string) string {
 	if s != "" {
