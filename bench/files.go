@@ -33,7 +33,7 @@ func files(ctx context.Context, w *World) ([]Result, error) {
 }
 
 // fileBudget is when a test ends that has not done all its operations: a rate is known as well after fewer. What a host with
-// hardware KVM does in a second takes minutes on an emulated one, where a created file is some twenty messages of 2 to 4 ms each.
+// hardware KVM does in a second takes minutes on an emulated one, where a created file is 15 messages of 2 to 4 ms each.
 func (w *World) fileBudget() time.Duration {
 	if w.FileBudget > 0 {
 		return w.FileBudget

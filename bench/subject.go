@@ -75,8 +75,8 @@ func templateSubject() *ociSubject {
 	return s
 }
 
-func peerSubject(name string) *ociSubject {
-	return &ociSubject{label: name, path: func(*World) (string, error) { return needProgram(name) }}
+func peerSubject(name string, flags ...string) *ociSubject {
+	return &ociSubject{label: name, flags: flags, path: func(*World) (string, error) { return needProgram(name) }}
 }
 
 func (s *ociSubject) name() string { return s.label }
