@@ -10,6 +10,9 @@ GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERSION     := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS     := -s -w -X main.commit=$(VERSION)
+# The heap of the host's programs is a few hundred KiB, and where the host gives huge pages unasked it would be two of
+# them: to clear these costs more than all else that the Go runtime does at its start (package runtime, GODEBUG).
+LDHOST      := -X runtime.godebugDefault=disablethp=1
 FUZZTIME    ?= 10m
 
 export CGO_ENABLED := 0
@@ -26,7 +29,7 @@ bin: bin/lucid bin/lucid-agent bin/containerd-shim-lucid-v2 ## the Go binaries
 
 bin/%: FORCE
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags='$(LDFLAGS)' -o $@ ./cmd/$*
+	$(GO) build -trimpath -ldflags='$(LDFLAGS) $(if $(filter lucid-agent,$*),,$(LDHOST))' -o $@ ./cmd/$*
 
 # What the end-to-end tests of the shim drive, besides Debian's containerd. Without CRI and what would need C libraries.
 CONTAINERD_VERSION := v2.4.2

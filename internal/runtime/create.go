@@ -232,7 +232,7 @@ func (r *Runtime) start(c *Container, cfg CreateConfig) (*os.File, error) {
 	// PDEATHSIG: it outlives us.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: cfg.Terminal, Ctty: 0}
 	c.spawned = control.Now()
-	if err := withoutHugePages(func() error { return startIn(cmd, &cfg.Plan.Host) }); err != nil {
+	if err := startIn(cmd, &cfg.Plan.Host); err != nil {
 		_ = ours.Close()
 		return nil, fmt.Errorf("sandbox process: %w", err)
 	}

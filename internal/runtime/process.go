@@ -28,18 +28,6 @@ func startTime(pid int) (uint64, error) {
 	return strconv.ParseUint(string(fields[starttime]), 10, 64)
 }
 
-// withoutHugePages has the program that f starts begin without transparent huge
-// pages (PR_SET_THP_DISABLE goes along with fork and exec). Where the host gives
-// them unasked, the heap of a Go program takes two at once, to use a few hundred
-// KiB of each: they cost more to clear than all else that its runtime does.
-// Package sandbox turns them on again for the memory of a guest that boots.
-func withoutHugePages(f func() error) error {
-	if err := unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0); err == nil {
-		defer func() { _ = unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0) }()
-	}
-	return f()
-}
-
 // signalProcess sends a signal to exactly the process that is meant: a pidfd
 // is opened first and the start time compared afterwards.
 func signalProcess(pid int, start uint64, sig unix.Signal) error {

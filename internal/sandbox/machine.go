@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/lucid-containers/lucid/devices/bus"
 	"github.com/lucid-containers/lucid/devices/uart"
 	"github.com/lucid-containers/lucid/devices/virtio"
@@ -109,10 +107,6 @@ func bootMachine(launch *control.Launch, cfg vmm.Config, plan *oci.Plan, files *
 		return nil, fmt.Errorf("initramfs: %w", err)
 	}
 	defer file.Close()
-	// runtime.withoutHugePages: the rest of the process does well without.
-	if err := unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0); err != nil {
-		log.Debug("no huge pages for the guest", "err", err)
-	}
 	mem, err := guestmem.Alloc(plan.VM.Memory)
 	if err != nil {
 		return nil, fmt.Errorf("guest memory: %w", err)
