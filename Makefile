@@ -15,7 +15,7 @@ FUZZTIME    ?= 10m
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := all
-.PHONY: all help bin containerd-v2 demo demo-lab test unit kvm-lab validation count bench lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
+.PHONY: all help bin containerd-v2 containerd-client demo demo-lab test unit kvm-lab validation count bench lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
 
 all: bin kernel initramfs ## binaries into bin/, kernel and initramfs into guest/out/
 
@@ -37,6 +37,20 @@ bin/containerd-v2/.$(CONTAINERD_VERSION):
 	GOBIN=$(abspath $(@D)) GOFLAGS= $(GO) install -trimpath -ldflags='-s -w' -tags no_cri,no_btrfs,no_devmapper,no_zfs,no_aufs \
 	  github.com/containerd/containerd/v2/cmd/{containerd,ctr}@$(CONTAINERD_VERSION)
 	@touch $@
+
+# containerd's own tests of its client, and runc's shim to compare with. Built where the module lies, with its own versions of everything.
+bin/containerd-v2/.client-$(CONTAINERD_VERSION):
+	@mkdir -p $(@D)
+	GOBIN=$(abspath $(@D)) GOFLAGS= $(GO) install -trimpath -ldflags='-s -w' github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@$(CONTAINERD_VERSION)
+	dir=$$(GOFLAGS= $(GO) mod download -json github.com/containerd/containerd/v2@$(CONTAINERD_VERSION) | sed -n 's/^\t"Dir": "\(.*\)",$$/\1/p') && \
+	mod=$$(mktemp -d) && trap 'rm -rf "$$mod"' EXIT && cp "$$dir"/go.{mod,sum} "$$mod/" && chmod u+w "$$mod"/* && \
+	GOFLAGS= $(GO) -C "$$dir" test -c -trimpath -ldflags='-s -w' -mod=mod -modfile="$$mod/go.mod" -o $(abspath $(@D))/client.test ./integration/client
+	@touch $@
+
+# RUNTIME=lucid,runc runs both.
+RUNTIME ?= lucid
+containerd-client: all bin/lab containerd-v2 bin/containerd-v2/.client-$(CONTAINERD_VERSION) ## containerd's tests of its client against the shim, in the lab
+	$(GO) run ./test/containerdclient -runtime $(RUNTIME)
 
 -include guest/guest.mk
 -include test/lab/lab.mk

@@ -76,6 +76,15 @@ func (c *cgroups) join(pid int) error {
 	return nil
 }
 
+// JoinCgroup puts a process into a cgroup of the host, which is made if it is missing. The path is one of linux.cgroupsPath.
+func JoinCgroup(path string, pid int) error {
+	c, err := findCgroups(cgroupRoot, path)
+	if err != nil {
+		return err
+	}
+	return c.join(pid)
+}
+
 // expandCgroup turns systemd's form SLICE:PREFIX:NAME into a path. The scope
 // is made by us and not by systemd (docs/docker.md).
 func expandCgroup(path string) (string, error) {

@@ -26,10 +26,12 @@ type call struct {
 	bundle    string // empty: the working directory
 	ttrpc     string // where events go; empty: nowhere
 	socketDir string
-	debug     bool
-	version   bool
-	info      bool
-	action    string
+	// shimCgroup is where the server process is to be; empty: where this one is.
+	shimCgroup string
+	debug      bool
+	version    bool
+	info       bool
+	action     string
 	// maxVersion is the newest protocol of a containerd of 1.7 and later; 0 before.
 	maxVersion int
 }

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
 )
 
 // Main is the whole program; version is that of lucid. It returns the exit status.
@@ -32,6 +35,8 @@ func run(version string) error {
 	case c.action == actionServe:
 		return serve(c)
 	}
+	// A containerd that dies meanwhile is to be an error, not the end. Notify, for Ignore would be inherited.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	stdin, err := io.ReadAll(io.LimitReader(os.Stdin, maxStart+1))
 	if err != nil {
 		return fmt.Errorf("stdin: %w", err)
@@ -40,14 +45,18 @@ func run(version string) error {
 		return fmt.Errorf("stdin: more than %d MiB", maxStart>>20)
 	}
 	d := c.recognise(stdin)
-	address, err := start(c)
+	address, server, err := start(c)
 	if err != nil {
 		return err
 	}
 	answer, err := d.answer(address)
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = os.Stdout.Write(answer)
 	}
-	_, err = os.Stdout.Write(answer)
+	if err != nil {
+		// Nobody knows of the server: `delete` may have been called before it was there.
+		_ = server.Kill()
+		_ = os.Remove(c.socketPath())
+	}
 	return err
 }

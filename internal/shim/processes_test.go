@@ -3,6 +3,7 @@ package shim
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -170,6 +171,26 @@ func TestStart(t *testing.T) {
 	}
 	n.daemon.want(t, "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete", "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete",
 		"/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete")
+}
+
+// A containerd that dies before it has read the answer leaves no server behind.
+func TestStartUnheard(t *testing.T) {
+	n := install(t)
+	must(t, os.MkdirAll(n.bundle, 0o755))
+	r, w, err := os.Pipe()
+	must(t, err)
+	must(t, r.Close())
+	cmd := exec.Command(filepath.Join(n.bin, shimProgram), "-namespace", n.namespace, "-address", filepath.Join(n.dir, "sock"), "-id", "c1", "start")
+	cmd.Dir, cmd.Env, cmd.Stdout = n.bundle, append(os.Environ(), "TTRPC_ADDRESS="+n.daemon.path), w
+	err = cmd.Run()
+	must(t, w.Close())
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("%v, want exit status 1", err)
+	}
+	address, err := os.ReadFile(filepath.Join(n.bundle, addressFile))
+	must(t, err)
+	n.wantNothing(string(address))
 }
 
 // A shim that is killed takes its VM along, and `delete` the rest. One that hangs is killed by it.

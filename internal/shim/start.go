@@ -28,15 +28,15 @@ const listenFD = 3
 
 // start listens and spawns the server process. It returns the address when
 // that can be dialled: the socket is there before the process is.
-func start(c *call) (_ string, err error) {
+func start(c *call) (_ string, _ *os.Process, err error) {
 	// A broken installation is to be told now, not by a log that nobody reads.
 	if _, err := assets.Program(lucidProgram); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	path := c.socketPath()
 	l, err := listen(path)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	defer l.Close()
 	defer func() {
@@ -46,15 +46,15 @@ func start(c *call) (_ string, err error) {
 	}()
 	socket, err := l.File()
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	defer socket.Close()
 	cmd, err := serverCommand(c, socket)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -63,14 +63,19 @@ func start(c *call) (_ string, err error) {
 		}
 	}()
 	pid := cmd.Process.Pid
+	if c.shimCgroup != "" {
+		if err := runtime.JoinCgroup(c.shimCgroup, pid); err != nil {
+			return "", nil, fmt.Errorf("shim_cgroup: %w", err)
+		}
+	}
 	if err := adjustOOMScore(pid); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if err := runtime.WriteFileAtomic(c.inBundle(pidFile), []byte(strconv.Itoa(pid)), 0o600); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	address := "unix://" + path
-	return address, runtime.WriteFileAtomic(c.inBundle(addressFile), []byte(address), 0o600)
+	return address, cmd.Process, runtime.WriteFileAtomic(c.inBundle(addressFile), []byte(address), 0o600)
 }
 
 // inBundle is the path of a file in the bundle, which is the working directory
