@@ -13,6 +13,7 @@ import (
 
 	"github.com/lucid-containers/lucid/internal/control"
 	"github.com/lucid-containers/lucid/internal/oci"
+	"github.com/lucid-containers/lucid/internal/ownmem"
 	"github.com/lucid-containers/lucid/internal/wire"
 	"github.com/lucid-containers/lucid/vmm"
 )
@@ -97,13 +98,13 @@ func (s *sandbox) routineSettled() {
 	select {
 	case <-s.c.started:
 	case <-time.After(settled): // created and not started: it may stay so for long
-		trim()
+		ownmem.Trim()
 		<-s.c.started
 	}
 	time.Sleep(settled)
-	trim()
+	ownmem.Trim()
 	time.Sleep(settledLate - settled)
-	trim()
+	ownmem.Trim()
 	s.logMemory()
 }
 

@@ -23,7 +23,7 @@ func shimRun(t *testing.T, d *containerd) {
 	r := d.ctr(t, nil, d.run(t, "run1", []string{
 		"--rm", "--mount", "type=bind,src=" + file + ",dst=/etc/one,options=rbind:ro",
 		"--mount", "type=cgroup,src=cgroup,dst=/sys/fs/cgroup,options=ro", "--env", "COLOUR=blue", "--cpus", "0.5",
-	}, "/bin/sh", "-c", "uname -r; cat /etc/one; echo $COLOUR; cat /sys/fs/cgroup/cpu.max; echo oops >&2; exit 42")...)
+	}, "/bin/sh", "-c", "uname -r; cat /etc/one; echo $COLOUR; cat /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)/cpu.max; echo oops >&2; exit 42")...)
 	r.wantCode(t, 42)
 	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	must(t, err)
@@ -192,8 +192,8 @@ func shimShimKilled(t *testing.T, d *containerd) {
 func shimSnapshotters(t *testing.T, d *containerd) {
 	image := filepath.Join(d.dir, "image.tar")
 	must(t, os.WriteFile(image, imageOf(t, world.lucid), 0o644))
+	d.must(t, "image", "import", "--no-unpack", image) // run does that, into the snapshotter
 	for _, s := range []string{"overlayfs", "native"} {
-		d.must(t, "image", "import", "--snapshotter", s, image)
 		r := d.ctr(t, nil, "run", "--rm", "--runtime", shimRuntime, "--snapshotter", s, "example.com/lucid:e2e", "img-"+s, "/lucid", "--version")
 		r.wantCode(t, 0)
 		wantContains(t, r.stdout, "lucid version ")

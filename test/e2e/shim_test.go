@@ -43,7 +43,9 @@ func TestShimContainerd2(t *testing.T) {
 	testShim(t, &containerd{name: "2", bin: filepath.Join(world.bin, "containerd-v2")}, "make containerd-v2")
 }
 
-func testShim(t *testing.T, d *containerd, install string) {
+// newContainerd starts a daemon for the length of a test; install says where its programs come from.
+func newContainerd(t *testing.T, d *containerd, install string) *containerd {
+	t.Helper()
 	for _, name := range []string{"containerd", "ctr"} {
 		if _, err := os.Stat(filepath.Join(d.bin, name)); err != nil {
 			t.Fatalf("%v: %s", err, install)
@@ -70,6 +72,11 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 			t.Logf("containerd:\n%s", tail(string(data)))
 		}
 	})
+	return d
+}
+
+func testShim(t *testing.T, d *containerd, install string) {
+	newContainerd(t, d, install)
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *containerd)
@@ -77,6 +84,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 		{"Run", shimRun},
 		{"Terminal", shimTerminal},
 		{"Operate", shimOperate},
+		{"Memory", shimMemory},
 		{"ClientComesBack", shimClientComesBack},
 		{"Restart", shimRestart},
 		{"SandboxKilled", shimSandboxKilled},
