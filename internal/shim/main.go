@@ -4,10 +4,17 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/internal/assets"
 )
+
+// shimProgram is this program's name.
+const shimProgram = "containerd-shim-lucid-v2"
 
 // Main is the whole program; version is that of lucid. It returns the exit status.
 func Main(version string) int {
@@ -24,6 +31,7 @@ func run(version string) error {
 	if err != nil {
 		return err
 	}
+	handOver()
 	switch {
 	case c.version:
 		_, err := fmt.Println("containerd-shim-lucid-v2 version", version)
@@ -59,4 +67,18 @@ func run(version string) error {
 		_ = os.Remove(c.socketPath())
 	}
 	return err
+}
+
+// handOver becomes the installed program, if this is a copy of it somewhere else: callers may name any path. The installed one is
+// where lucid is in containerd's PATH. Without that it returns, and what needs lucid says that it is missing.
+func handOver() {
+	if _, err := assets.Program(lucidProgram); err == nil {
+		return
+	}
+	lucid, err := exec.LookPath(lucidProgram)
+	if err != nil {
+		return
+	}
+	shim := filepath.Join(filepath.Dir(lucid), shimProgram)
+	_ = unix.Exec(shim, append([]string{shim}, os.Args[1:]...), os.Environ())
 }

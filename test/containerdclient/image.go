@@ -64,11 +64,11 @@ type platform struct {
 
 func digest(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
 
-// registry is what a registry serves: blobs by digest, and which one each "NAME:TAG" is.
+// registry is what a registry serves: blobs by digest, and which one each name is, whatever the tag.
 type registry struct {
 	blobs map[string][]byte
 	types map[string]string // of the blobs that are asked for as manifests
-	tags  map[string]string
+	names map[string]string
 }
 
 func newRegistry() *registry {
@@ -86,22 +86,22 @@ func (r *registry) json(mediaType string, v any) (descriptor, error) {
 	return r.blob(mediaType, data), err
 }
 
-// add makes an image of the layers and returns the digest of its index.
-func (r *registry) add(tag string, layers ...[]entry) (string, error) {
+// add makes an image of the layers.
+func (r *registry) add(name string, layers ...[]entry) error {
 	var ids []string
 	var descriptors []descriptor
 	for _, entries := range layers {
 		data, err := layer(entries)
 		if err != nil {
-			return "", err
+			return err
 		}
 		var b bytes.Buffer
 		w := gzip.NewWriter(&b)
 		if _, err := w.Write(data); err != nil {
-			return "", err
+			return err
 		}
 		if err := w.Close(); err != nil {
-			return "", err
+			return err
 		}
 		ids = append(ids, digest(data))
 		descriptors = append(descriptors, r.blob(typeLayer, b.Bytes()))
@@ -113,16 +113,16 @@ func (r *registry) add(tag string, layers ...[]entry) (string, error) {
 		"rootfs": map[string]any{"type": "layers", "diff_ids": ids},
 	})
 	if err != nil {
-		return "", err
+		return err
 	}
 	manifest, err := r.json(typeManifest, map[string]any{"schemaVersion": 2, "mediaType": typeManifest, "config": config, "layers": descriptors})
 	if err != nil {
-		return "", err
+		return err
 	}
 	manifest.Platform = &amd64
 	index, err := r.json(typeIndex, map[string]any{"schemaVersion": 2, "mediaType": typeIndex, "manifests": []descriptor{manifest}})
-	r.tags[tag] = index.Digest
-	return index.Digest, err
+	r.names[name] = index.Digest
+	return err
 }
 
 // The users that the tests know from the busybox image that they would pull.
@@ -145,6 +145,7 @@ func base(busybox string, applets []string) ([]entry, error) {
 		{name: "etc/", mode: 0o755},
 		{name: "proc/", mode: 0o555},
 		{name: "root/", mode: 0o700},
+		{name: "run/", mode: 0o755},
 		{name: "sys/", mode: 0o555},
 		{name: "tmp/", mode: 0o1777},
 		{name: "usr/", mode: 0o755},
@@ -161,25 +162,23 @@ func base(busybox string, applets []string) ([]entry, error) {
 	return entries, nil
 }
 
-// images makes the images of the tests, and the list that tells them the names.
-func images(host, busybox string, applets []string) (*registry, string, error) {
+// images makes the images that the tests ask for.
+func images(busybox string, applets []string) (*registry, error) {
 	root, err := base(busybox, applets)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	r := newRegistry()
-	index, err := r.add("busybox:1.36", root)
-	if err != nil {
-		return nil, "", err
-	}
-	for tag, more := range map[string][]entry{
-		"pause:3.10": nil,
-		"volume-copy-up:2.2": {
+	for name, more := range map[string][]entry{
+		"busybox": nil,
+		// Its tests want to be the first that unpack it.
+		"pause": {{name: "pause", mode: 0o644, data: []byte("pause\n")}},
+		"volume-copy-up": {
 			{name: "test_dir/", mode: 0o755},
 			{name: "test_dir/test_file", mode: 0o644, data: []byte("test_content\n")},
 		},
 		// Its test wants a set-user-ID program, and a bash to look for it with.
-		"volume-ownership:2.1": {
+		"volume-ownership": {
 			{name: "usr/bin/passwd", mode: 0o4755, data: []byte("#!/bin/sh\n")},
 			{name: "bin/bash", mode: 0o755, data: []byte("#!/bin/sh\nexec /bin/sh \"$@\"\n")},
 		},
@@ -188,11 +187,9 @@ func images(host, busybox string, applets []string) (*registry, string, error) {
 		if more != nil {
 			layers = append(layers, more)
 		}
-		if _, err := r.add(tag, layers...); err != nil {
-			return nil, "", err
+		if err := r.add(name, layers...); err != nil {
+			return nil, err
 		}
 	}
-	list := fmt.Sprintf("busybox = %q\nbusyboxbydigest = %q\npause = %q\nvolumecopyup = %q\nvolumeownership = %q\n",
-		host+"/busybox:1.36", host+"/busybox@"+index, host+"/pause:3.10", host+"/volume-copy-up:2.2", host+"/volume-ownership:2.1")
-	return r, list, nil
+	return r, nil
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,27 +32,26 @@ func runHere(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("busybox --list: %w", err)
 	}
-	// A registry on "localhost" is spoken to by HTTP.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	r, err := images(busybox, strings.Fields(string(applets)))
 	if err != nil {
 		return err
 	}
-	host := fmt.Sprintf("localhost:%d", l.Addr().(*net.TCPAddr).Port)
-	r, list, err := images(host, busybox, strings.Fields(string(applets)))
+	p, err := newProxy()
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: r}
-	go func() { _ = server.Serve(l) }()
-	defer server.Close()
-	names := filepath.Join(os.TempDir(), "images.toml")
-	if err := os.WriteFile(names, []byte(list), 0o644); err != nil {
+	address, err := serve(p, r)
+	if err != nil {
+		return err
+	}
+	authority := filepath.Join(os.TempDir(), "authority.pem")
+	if err := os.WriteFile(authority, p.authority(), 0o644); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "containerd-v2", "client.test"),
-		append([]string{"-test.v", "-test.timeout=0", "-image-list", names, "-no-criu"}, args[1:]...)...)
+		append([]string{"-test.v", "-test.timeout=0", "-test.root", "-no-criu"}, args[1:]...)...)
 	// Of two shims of one name the newer, containerd's own of this version, is found first.
-	cmd.Env = append(os.Environ(), "TEST_RUNTIME="+args[0], "PATH="+strings.Join([]string{filepath.Join(bin, "containerd-v2"), bin, os.Getenv("PATH")}, ":"))
+	cmd.Env = append(os.Environ(), "TEST_RUNTIME="+args[0], "HTTPS_PROXY="+address, "SSL_CERT_FILE="+authority, "PATH="+strings.Join([]string{filepath.Join(bin, "containerd-v2"), bin, os.Getenv("PATH")}, ":"))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
 }

@@ -3,25 +3,26 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"path"
 	"strings"
 )
 
 // ServeHTTP is the pulling half of the OCI distribution specification 1.1.
 func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	path, ok := strings.CutPrefix(req.URL.Path, "/v2/")
+	rest, ok := strings.CutPrefix(req.URL.Path, "/v2/")
 	if !ok || req.Method != http.MethodGet && req.Method != http.MethodHead {
 		http.NotFound(w, req)
 		return
 	}
-	if path == "" {
+	if rest == "" {
 		return
 	}
 	var ref string
-	if name, last, isManifest := strings.Cut(path, "/manifests/"); isManifest {
+	if name, last, isManifest := strings.Cut(rest, "/manifests/"); isManifest {
 		if ref = last; !strings.HasPrefix(ref, "sha256:") {
-			ref = r.tags[name+":"+last]
+			ref = r.names[path.Base(name)]
 		}
-	} else if _, last, isBlob := strings.Cut(path, "/blobs/"); isBlob {
+	} else if _, last, isBlob := strings.Cut(rest, "/blobs/"); isBlob {
 		ref = last
 	}
 	data, ok := r.blobs[ref]

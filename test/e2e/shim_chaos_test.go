@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -122,16 +123,28 @@ func (c *chaos) round(t *testing.T, id, root string, spread time.Duration, rando
 		c.try("task", "exec", "-d", "--fifo-dir", fifos, "--exec-id", "e2", id, "/bin/sleep", "1000")
 	}
 	c.try("task", "kill", "-s", "KILL", id)
-	if !c.settle(t, id) {
-		return
-	}
+	status := c.wantStatus(t, id)
 	<-killed
-	// What the kill did to the deletion: once more.
-	if !c.settle(t, id) {
+	if !status || !c.settle(t, id) {
 		return
 	}
 	if created && c.lives() == first { // nobody hears the events while the daemon is away
 		c.wantExit(t, id)
+	}
+}
+
+// wantStatus waits until the task has ended, and has a status, or is gone together with its shim.
+func (c *chaos) wantStatus(t *testing.T, id string) bool {
+	for begin := time.Now(); ; time.Sleep(500 * time.Millisecond) {
+		if time.Since(begin) > chaosPatience {
+			t.Errorf("the task of %s does not end", id)
+			return false
+		}
+		fields, ok := c.list("task", "ls") // TASK PID STATUS
+		if i := slices.Index(fields, id); ok && (i < 0 || fields[i+2] == "STOPPED") {
+			return true
+		}
+		c.try("task", "kill", "-s", "KILL", id)
 	}
 }
 
@@ -142,25 +155,13 @@ func (c *chaos) settle(t *testing.T, id string) bool {
 			t.Errorf("%s does not end", id)
 			return false
 		}
-		tasks, ok := c.list("task", "ls")
-		if !ok {
-			continue
-		}
-		if status, found := tasks[id]; found {
-			if status != "STOPPED" {
-				c.try("task", "kill", "-s", "KILL", id)
-			}
-			c.try("task", "rm", "-f", id)
-			continue
-		}
-		containers, ok := c.list("container", "ls")
-		if !ok {
-			continue
-		}
-		if _, found := containers[id]; !found {
+		c.try("task", "rm", "-f", id) // kills it, if that has not been done yet
+		c.try("container", "rm", id)
+		tasks, ok := c.list("task", "ls", "-q")
+		containers, too := c.list("container", "ls", "-q")
+		if ok && too && !slices.Contains(tasks, id) && !slices.Contains(containers, id) {
 			return true
 		}
-		c.try("container", "rm", id)
 	}
 }
 
@@ -193,18 +194,12 @@ func (c *chaos) try(args ...string) bool {
 	return c.command(ctx, args...).Run() == nil
 }
 
-// list is the first and the last column of what ctr lists.
-func (c *chaos) list(args ...string) (map[string]string, bool) {
+// list is what ctr lists.
+func (c *chaos) list(args ...string) ([]string, bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), chaosPatience)
 	defer cancel()
 	out, err := c.command(ctx, args...).Output()
-	list := map[string]string{}
-	for l := range strings.Lines(string(out)) {
-		if f := strings.Fields(l); len(f) > 1 {
-			list[f[0]] = f[len(f)-1]
-		}
-	}
-	return list, err == nil
+	return strings.Fields(string(out)), err == nil
 }
 
 // kill kills what is there of the victim.
