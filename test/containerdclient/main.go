@@ -138,12 +138,12 @@ func runLabs(ctx context.Context, stage, only, runtime string) (map[string]verdi
 			return got, err
 		}
 		if p.current == "" {
-			return nil, errors.New("the tests ended, and none of them was running")
+			continue // their daemon did not come up within the 4 s that they give it
 		}
 		fmt.Println("containerdclient: given up:", p.current)
 		got[p.current] = fail
 	}
-	return nil, fmt.Errorf("%d tests hang", maxLabs)
+	return nil, fmt.Errorf("%d labs, and still there are tests that have not run", maxLabs)
 }
 
 // runLab is one lab. It says whether the tests came to their end.
