@@ -23,6 +23,9 @@ func runHere(ctx context.Context, args []string) error {
 	}
 	bin := filepath.Dir(self)
 	// The overlayfs snapshotter wants no overlay below it. The tests remove their directory in there.
+	if err := os.MkdirAll("/var/lib", 0o755); err != nil {
+		return err
+	}
 	if err := unix.Mount("containerd", "/var/lib", "tmpfs", 0, "mode=755"); err != nil {
 		return os.NewSyscallError("mount /var/lib", err)
 	}

@@ -29,13 +29,17 @@ import (
 const (
 	page = "docs/containerd-client.md"
 	// maxLabs bounds how often the rest is tried after a hang.
-	maxLabs = 8
-	// patience is how long a test may say nothing.
-	patience = 2 * time.Minute
+	maxLabs = 20
+	// patience is how long a test may say nothing. With LAB_ICOUNT=1 in the environment, where the tests' own deadlines do not depend
+	// on the load of this machine, a container takes a minute.
+	patience = 5 * time.Minute
 )
 
 // tooLong take many minutes in the lab, for an exec a hundred times and for 128 layers of a snapshot. They run when they are named.
 const tooLong = "TestContainerExecLargeOutputWithTTY|TestSnapshotterClient"
+
+// tools are what the tests run besides: with LAB_ICOUNT=1 the lab has nothing else of this machine.
+const tools = "/usr/sbin/runc /usr/bin/lsof /usr/bin/ps /usr/bin/grep /usr/bin/which /usr/bin/dash"
 
 // runtimes are TEST_RUNTIME of each.
 var runtimes = map[string]string{"lucid": "io.containerd.lucid.v2", "runc": "io.containerd.runc.v2"}
@@ -155,7 +159,7 @@ func runLab(ctx context.Context, stage string, p *progress, runtime string, args
 	p.spoke = func() { watchdog.Reset(patience) }
 	line := append([]string{"--", filepath.Join(stage, "bin", "containerdclient"), "-inside", runtime}, args...)
 	cmd := exec.CommandContext(ctx, filepath.Join(stage, "bin", "lab"), line...)
-	cmd.Env = append(os.Environ(), "LAB_TIMEOUT=60m", "LAB_MEMFILES="+stage)
+	cmd.Env = append(os.Environ(), "LAB_TIMEOUT=60m", "LAB_MEMFILES="+stage+" "+tools)
 	cmd.Stdout, cmd.Stderr = p, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
 	err = cmd.Run()
