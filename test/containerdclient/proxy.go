@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -69,9 +70,13 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "only CONNECT", http.StatusMethodNotAllowed)
 		return
 	}
-	w.WriteHeader(http.StatusOK)
+	// The answer comes after the hijack: what the client sends on it would be read by the server otherwise.
 	conn, _, err := hijacker.Hijack()
 	if err != nil {
+		return
+	}
+	if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
+		_ = conn.Close()
 		return
 	}
 	select {
