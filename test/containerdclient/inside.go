@@ -54,8 +54,12 @@ func runHere(ctx context.Context, args []string) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "containerd-v2", "client.test"),
 		append([]string{"-test.v", "-test.timeout=0", "-test.root", "-no-criu"}, args[1:]...)...)
 	// Of two shims of one name the newer, containerd's own of this version, is found first.
-	// Only runc's flavour is asked for by two tests of faults inside a special runc.
-	cmd.Env = append(os.Environ(), "TEST_RUNTIME="+args[0], "RUNC_FLAVOR=none", "HTTPS_PROXY="+address, "SSL_CERT_FILE="+authority, "PATH="+strings.Join([]string{filepath.Join(bin, "containerd-v2"), bin, os.Getenv("PATH")}, ":"))
+	// Three tests call runc itself, or one with faults built in.
+	flavor := "runc"
+	if args[0] != runtimes[flavor] {
+		flavor = "other"
+	}
+	cmd.Env = append(os.Environ(), "TEST_RUNTIME="+args[0], "RUNC_FLAVOR="+flavor, "HTTPS_PROXY="+address, "SSL_CERT_FILE="+authority, "PATH="+strings.Join([]string{filepath.Join(bin, "containerd-v2"), bin, os.Getenv("PATH")}, ":"))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
 }
