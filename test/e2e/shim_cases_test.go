@@ -70,7 +70,7 @@ func shimOperate(t *testing.T, d *containerd) {
 	sleeper := d.command(ctx, "task", "exec", "--exec-id", "e4", "op1", "/bin/sleep", "777")
 	must(t, sleeper.Start())
 	for begin := time.Now(); !strings.Contains(d.must(t, "task", "ps", "op1"), "e4"); time.Sleep(200 * time.Millisecond) {
-		if time.Since(begin) > time.Minute {
+		if time.Since(begin) > shimPatience {
 			t.Fatal("the exec is not among the processes")
 		}
 	}
@@ -180,7 +180,7 @@ func shimShimKilled(t *testing.T, d *containerd) {
 		if _, err := os.Stat("/proc/" + pid); err != nil {
 			break
 		}
-		if time.Since(begin) > 20*time.Second {
+		if time.Since(begin) > shimPatience {
 			t.Fatal("the VM outlives its shim")
 		}
 	}

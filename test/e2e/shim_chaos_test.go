@@ -26,9 +26,6 @@ import (
 // is what the project promises (issue 5).
 const shimChaos = "12,4"
 
-// chaosPatience is for one step of a round, while the daemon may be down.
-const chaosPatience = 5 * time.Minute
-
 // chaos is a daemon that is killed now and then, and started again.
 type chaos struct {
 	*containerd
@@ -72,7 +69,7 @@ func TestShimChaos(t *testing.T) {
 	wg.Wait()
 	t.Logf("%v, the daemon was started %d times", time.Since(begin).Round(time.Second), c.life+1)
 	for wait := time.Now(); ; time.Sleep(time.Second) {
-		if len(shimPids(t, "")) == 0 || time.Since(wait) > 30*time.Second {
+		if len(shimPids(t, "")) == 0 || time.Since(wait) > shimPatience {
 			break
 		}
 	}
@@ -136,7 +133,7 @@ func (c *chaos) round(t *testing.T, id, root string, spread time.Duration, rando
 // wantStatus waits until the task has ended, and has a status, or is gone together with its shim.
 func (c *chaos) wantStatus(t *testing.T, id string) bool {
 	for begin := time.Now(); ; time.Sleep(500 * time.Millisecond) {
-		if time.Since(begin) > chaosPatience {
+		if time.Since(begin) > shimPatience {
 			t.Errorf("the task of %s does not end", id)
 			return false
 		}
@@ -151,7 +148,7 @@ func (c *chaos) wantStatus(t *testing.T, id string) bool {
 // settle brings a container to its end: its task has a status, and then neither is there.
 func (c *chaos) settle(t *testing.T, id string) bool {
 	for begin := time.Now(); ; time.Sleep(500 * time.Millisecond) {
-		if time.Since(begin) > chaosPatience {
+		if time.Since(begin) > shimPatience {
 			t.Errorf("%s does not end", id)
 			return false
 		}
@@ -168,7 +165,7 @@ func (c *chaos) settle(t *testing.T, id string) bool {
 // wantExit wants an exit of the container itself. There may be two: containerd makes one of its own for a shim that is gone.
 func (c *chaos) wantExit(t *testing.T, id string) {
 	exit := regexp.MustCompile(`/tasks/exit .*"container_id": ?"` + id + `", ?"id": ?"` + id + `"`)
-	for begin := time.Now(); time.Since(begin) < 20*time.Second; time.Sleep(200 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < shimPatience; time.Sleep(200 * time.Millisecond) {
 		data, err := os.ReadFile(c.events)
 		if err != nil {
 			t.Error(err)
@@ -189,14 +186,14 @@ func (c *chaos) lives() int {
 
 // try runs ctr, which may fail: something may just have been killed.
 func (c *chaos) try(args ...string) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), chaosPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), shimPatience)
 	defer cancel()
 	return c.command(ctx, args...).Run() == nil
 }
 
 // list is what ctr lists.
 func (c *chaos) list(args ...string) ([]string, bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), chaosPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), shimPatience)
 	defer cancel()
 	out, err := c.command(ctx, args...).Output()
 	return strings.Fields(string(out)), err == nil
