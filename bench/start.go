@@ -14,8 +14,10 @@ import (
 )
 
 func starters() []subject {
-	return []subject{lucidSubject("lucid"), templateSubject(), newQEMU(), peerSubject("crun"), peerSubject("runc"),
-		peerSubject("runsc", "--network=none")}
+	return []subject{
+		lucidSubject("lucid"), templateSubject(), newQEMU(), peerSubject("crun"), peerSubject("runc"),
+		peerSubject("runsc", "--network=none"),
+	}
 }
 
 // start measures from the call to the first byte and to the end. The subjects take turns.

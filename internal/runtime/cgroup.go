@@ -94,6 +94,15 @@ func (c *cgroups) join(pid int) error {
 	return nil
 }
 
+// JoinCgroup puts a process into a cgroup of the host, which is made if it is missing. The path is one of linux.cgroupsPath.
+func JoinCgroup(path string, pid int) error {
+	c, err := findCgroups(cgroupRoot, path)
+	if err != nil {
+		return err
+	}
+	return c.join(pid)
+}
+
 func isCgroup2(root string) (bool, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(root, &st); err != nil {

@@ -30,12 +30,14 @@ type call struct {
 	bundle    string // empty: the working directory
 	ttrpc     string // where events go; empty: nowhere
 	socketDir string
-	debug     bool
-	version   bool
-	info      bool
-	action    string
-	role      oci.Role
-	group     string // the sandbox or group whose shim it is; empty: of this container
+	// shimCgroup is where the server process is to be; empty: where this one is.
+	shimCgroup string
+	debug      bool
+	version    bool
+	info       bool
+	action     string
+	role       oci.Role
+	group      string // the sandbox or group whose shim it is; empty: of this container
 	// maxVersion is the newest protocol of a containerd of 1.7 and later; 0 before.
 	maxVersion int
 }

@@ -192,7 +192,7 @@ func (s *service) routineInit(c *container) {
 	// Its other processes are gone with the VM: their exits come first.
 	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
-	for _, e := range c.running() {
+	for _, e := range c.lastExecs() {
 		if err := e.wait(ctx); err != nil {
 			s.log.Warn("a process outlives its container", "exec", e.execID)
 		}

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 
 	bootstrap "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	"github.com/containerd/containerd/api/types/runc/options"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // dialect is how the caller of `start` reads the answer.
@@ -40,12 +42,27 @@ func (c *call) recognise(stdin []byte) dialect {
 		}
 		c.socketDir = p.GetSocketDir()
 		c.debug = c.debug || p.LogLevel < 0 // slog's numbers: DEBUG is -4
+		for _, e := range p.Extensions {
+			c.takeOptions(e.GetValue())
+		}
 		return protobuf
+	}
+	var a anypb.Any
+	if proto.Unmarshal(stdin, &a) == nil {
+		c.takeOptions(&a)
 	}
 	if c.maxVersion >= shimVersion {
 		return jsonV2
 	}
 	return plain
+}
+
+// takeOptions reads what has an effect of runc's options, which clients send for any runtime.
+func (c *call) takeOptions(a *anypb.Any) {
+	var o options.Options
+	if a.GetTypeUrl() == string(o.ProtoReflect().Descriptor().FullName()) && proto.Unmarshal(a.GetValue(), &o) == nil {
+		c.shimCgroup = o.ShimCgroup
+	}
 }
 
 // answer says where the shim listens.

@@ -81,6 +81,23 @@ func TestDialects(t *testing.T) {
 	}
 }
 
+// runc's options reach a shim of any name, each way that there is; one that is not runc's is no matter.
+func TestShimCgroup(t *testing.T) {
+	a := append(field(1, "containerd.runc.v1.Options"), field(2, string(field(3, "/a/b")))...)
+	params := append(append(field(1, "c1"), field(2, "default")...), field(8, string(field(1, string(a))))...)
+	for want, stdin := range map[string][][]byte{"/a/b": {a, params}, "": {nil, unhex(t, runtimeOptions), params[:len(params)-1]}} {
+		for _, data := range stdin {
+			c, err := parseCall([]string{"-namespace", "default", "-id", "c1", "start"}, func(string) string { return "" })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.recognise(data); c.shimCgroup != want {
+				t.Errorf("%x: %q, want %q", data, c.shimCgroup, want)
+			}
+		}
+	}
+}
+
 func or(a, b string) string {
 	if a != "" {
 		return a

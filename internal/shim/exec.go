@@ -81,6 +81,12 @@ func (s *service) Start(ctx context.Context, r *task.StartRequest) (*task.StartR
 // startExec runs the process with a stand-in on the host, which has a pid of its
 // own: callers tell processes apart by it. Precondition: p.gate is held.
 func (s *service) startExec(ctx context.Context, p *process) error {
+	p.container.mu.Lock()
+	ending := p.container.ending
+	p.container.mu.Unlock()
+	if ending {
+		return runtime.ErrExecStopped
+	}
 	streams, err := s.openStreams(p.io, p.container.id, p.spec.ConsoleSize)
 	if err != nil {
 		return err

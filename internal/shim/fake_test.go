@@ -27,7 +27,6 @@ const (
 	fakeSandbox = runtime.SandboxCommand
 	fakeStandIn = runtime.StandInCommand
 	fakeLogger  = "fake-logger"
-	shimProgram = "containerd-shim-lucid-v2"
 )
 
 func TestMain(m *testing.M) {

@@ -117,16 +117,16 @@ func (s *service) deleteContainer(ctx context.Context, p *process) error {
 	return nil
 }
 
-// Pids lists the processes on the host: what runs in the VM has no number here.
+// Pids lists the processes on the host: what runs in the VM has no number here. The container's own is there until Delete,
+// also when it has ended: a containerd of 2.0 and later that is restarted takes a shim without any for a leaked one, ends it,
+// and its container's exit status would be lost.
 func (s *service) Pids(_ context.Context, r *task.PidsRequest) (*task.PidsResponse, error) {
 	c, err := s.container(r.ID)
 	if err != nil {
 		return nil, err
 	}
-	resp := &task.PidsResponse{}
-	if state, pid := c.init.look(); state != stopped {
-		resp.Processes = append(resp.Processes, &tasktypes.ProcessInfo{Pid: uint32(pid)})
-	}
+	_, pid := c.init.look()
+	resp := &task.PidsResponse{Processes: []*tasktypes.ProcessInfo{{Pid: uint32(pid)}}}
 	for _, e := range c.running() {
 		_, pid := e.look()
 		info, err := toAny(&options.ProcessDetails{ExecID: e.execID}) // runc's: the only form that clients know

@@ -3,6 +3,7 @@ package shim
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -172,6 +173,41 @@ func TestStart(t *testing.T) {
 		"/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete")
 }
 
+// A copy of the shim elsewhere is the installed one, which it finds in the PATH.
+func TestCopiedShim(t *testing.T) {
+	n := install(t)
+	must(t, os.MkdirAll(n.bundle, 0o755))
+	installed := n.bin
+	n.bin = t.TempDir()
+	exe, err := os.ReadFile("/proc/self/exe")
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(n.bin, shimProgram), exe, 0o755))
+	path := []string{"PATH=" + installed}
+	n.begin(string(n.shim(nil, path, "start")))
+	must(t, proto.Unmarshal(n.shim(nil, path, "-bundle", n.bundle, "delete"), &task.DeleteResponse{}))
+	eventually(t, "the server ends", func() bool { return gone(t, n.serverPid()) })
+}
+
+// A containerd that dies before it has read the answer leaves no server behind.
+func TestStartUnheard(t *testing.T) {
+	n := install(t)
+	must(t, os.MkdirAll(n.bundle, 0o755))
+	r, w, err := os.Pipe()
+	must(t, err)
+	must(t, r.Close())
+	cmd := exec.Command(filepath.Join(n.bin, shimProgram), "-namespace", n.namespace, "-address", filepath.Join(n.dir, "sock"), "-id", "c1", "start")
+	cmd.Dir, cmd.Env, cmd.Stdout = n.bundle, append(os.Environ(), "TTRPC_ADDRESS="+n.daemon.path), w
+	err = cmd.Run()
+	must(t, w.Close())
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("%v, want exit status 1", err)
+	}
+	address, err := os.ReadFile(filepath.Join(n.bundle, addressFile))
+	must(t, err)
+	n.wantNothing(string(address))
+}
+
 // A shim that is killed takes its VM along, and `delete` the rest. One that hangs is killed by it.
 func TestDelete(t *testing.T) {
 	for _, sig := range []unix.Signal{unix.SIGKILL, unix.SIGSTOP} {
@@ -224,7 +260,7 @@ func TestNoLucid(t *testing.T) {
 	must(t, os.MkdirAll(n.bundle, 0o755))
 	must(t, os.Remove(filepath.Join(n.bin, lucidProgram)))
 	cmd := exec.Command(filepath.Join(n.bin, shimProgram), "-namespace", n.namespace, "-id", "c1", "start")
-	cmd.Dir = n.bundle
+	cmd.Dir, cmd.Env = n.bundle, append(os.Environ(), "PATH=/nonexistent")
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "no program "+filepath.Join(n.bin, lucidProgram)) || strings.Count(string(out), "\n") != 1 {
 		t.Errorf("%q, %v", out, err)

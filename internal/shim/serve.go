@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lucid-containers/lucid/internal/assets"
+	"github.com/lucid-containers/lucid/internal/ownmem"
 	"github.com/lucid-containers/lucid/internal/runtime"
 )
 
@@ -59,7 +60,7 @@ func serve(c *call) error {
 		return fmt.Errorf("this action is for the shim's own use: %w", err)
 	}
 	_ = file.Close()
-	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()))
+	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()), ttrpc.WithUnaryServerInterceptor(trimAfterCalls()))
 	if err != nil {
 		return err
 	}
@@ -87,6 +88,19 @@ func serve(c *call) error {
 		log.Warn("socket", "err", err)
 	}
 	return nil
+}
+
+// quiet is how long no call may have begun or ended before memory is given back: a start is several calls.
+const quiet = 2 * time.Second
+
+// trimAfterCalls gives back what calls have left in memory. Most of the time a shim has none to answer.
+func trimAfterCalls() ttrpc.UnaryServerInterceptor {
+	timer := time.AfterFunc(quiet, ownmem.Trim)
+	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, _ *ttrpc.UnaryServerInfo, call ttrpc.Method) (any, error) {
+		timer.Reset(quiet)
+		defer timer.Reset(quiet)
+		return call(ctx, unmarshal)
+	}
 }
 
 // routineSignals lets a signal end the process only while there is no

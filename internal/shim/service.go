@@ -37,8 +37,9 @@ type container struct {
 	rc     *runtime.Container
 	init   *process
 
-	mu    sync.Mutex
-	execs map[string]*process // protected by mu
+	mu     sync.Mutex
+	execs  map[string]*process // protected by mu
+	ending bool                // no exec can be started any more; protected by mu
 }
 
 func newService(c *call, rt *runtime.Runtime, events *publisher, log *slog.Logger, exit func()) *service {
@@ -74,6 +75,27 @@ func (s *service) process(id, execID string) (*process, error) {
 		return p, nil
 	}
 	return nil, status.Errorf(codes.NotFound, "process %s does not exist", execID)
+}
+
+// lastExecs lets no more execs start and lists those that run, or have ended and are not deleted.
+func (c *container) lastExecs() []*process {
+	c.mu.Lock()
+	c.ending = true
+	all := make([]*process, 0, len(c.execs))
+	for _, p := range c.execs {
+		all = append(all, p)
+	}
+	c.mu.Unlock()
+	started := all[:0]
+	for _, p := range all {
+		p.gate.Lock() // a start that is under way
+		state, _ := p.look()
+		p.gate.Unlock()
+		if state != created {
+			started = append(started, p)
+		}
+	}
+	return started
 }
 
 // running lists the execs that have not ended.

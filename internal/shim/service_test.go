@@ -305,9 +305,18 @@ func TestExec(t *testing.T) {
 	if code := w.wait(""); code != 137 {
 		t.Errorf("exit status %d", code)
 	}
+	// The shim of a stopped container has a process, or a new containerd would end it.
+	pids, err = w.Pids(t.Context(), &task.PidsRequest{ID: "c1"})
+	must(t, err)
+	if len(pids.Processes) != 1 || pids.Processes[0].Pid != pid {
+		t.Errorf("%v", pids)
+	}
+	w.exec("e5", &task.ExecProcessRequest{}, "sleep")
+	_, err = w.Start(t.Context(), &task.StartRequest{ID: "c1", ExecID: "e5"})
+	wantCode(t, err, codes.FailedPrecondition)
 	w.delete("")
 	w.daemon.want(t, "/tasks/create", "/tasks/start", "/tasks/exec-added", "/tasks/exec-started", "/tasks/exit", "/tasks/exec-added",
-		"/tasks/exec-added", "/tasks/exec-started", "/tasks/exit", "/tasks/exec-added", "/tasks/exec-started", "/tasks/exit", "/tasks/exit", "/tasks/delete")
+		"/tasks/exec-added", "/tasks/exec-started", "/tasks/exit", "/tasks/exec-added", "/tasks/exec-started", "/tasks/exit", "/tasks/exit", "/tasks/exec-added", "/tasks/delete")
 	if e := decode(t, w.daemon, 11, &apievents.TaskExit{}); e.ID != "e4" {
 		t.Errorf("%v: the container's exit comes last", e)
 	}

@@ -29,20 +29,21 @@ const (
 const listenFD = 3
 
 // start listens and spawns the server process. It returns the address when
-// that can be dialled: the socket is there before the process is.
-func start(c *call) (_ string, err error) {
+// that can be dialled: the socket is there before the process is. The process is nil
+// if it is the shim of others that has been there before.
+func start(c *call) (_ string, _ *os.Process, err error) {
 	// A broken installation is to be told now, not by a log that nobody reads.
 	if _, err := assets.Program(lucidProgram); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	path := c.socketPath()
 	address := "unix://" + path
 	l, err := listen(path)
 	if errors.Is(err, errListening) && (c.role == oci.Member || c.role == oci.Grouped) {
-		return address, c.writeAddress(address) // the shim of the others is this one's too
+		return address, nil, c.writeAddress(address) // the shim of the others is this one's too
 	}
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	defer l.Close()
 	defer func() {
@@ -52,15 +53,15 @@ func start(c *call) (_ string, err error) {
 	}()
 	socket, err := l.File()
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	defer socket.Close()
 	cmd, err := serverCommand(c, socket)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -69,13 +70,18 @@ func start(c *call) (_ string, err error) {
 		}
 	}()
 	pid := cmd.Process.Pid
+	if c.shimCgroup != "" {
+		if err := runtime.JoinCgroup(c.shimCgroup, pid); err != nil {
+			return "", nil, fmt.Errorf("shim_cgroup: %w", err)
+		}
+	}
 	if err := adjustOOMScore(pid); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if err := runtime.WriteFileAtomic(c.inBundle(pidFile), []byte(strconv.Itoa(pid)), 0o600); err != nil {
-		return "", err
+		return "", nil, err
 	}
-	return address, c.writeAddress(address)
+	return address, cmd.Process, c.writeAddress(address)
 }
 
 func (c *call) writeAddress(address string) error {

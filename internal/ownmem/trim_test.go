@@ -1,4 +1,4 @@
-package sandbox
+package ownmem
 
 import (
 	"os"
@@ -28,7 +28,7 @@ func TestCleanMapping(t *testing.T) {
 // TestTrim: the program still runs, with less of it in memory.
 func TestTrim(t *testing.T) {
 	before := rssFile(t)
-	trim()
+	Trim()
 	after := rssFile(t)
 	if after >= before {
 		t.Errorf("%s kB of files before, %s kB after", before, after)
