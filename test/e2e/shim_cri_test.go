@@ -147,7 +147,7 @@ func (k *kubelet) wantExited(id string, code int32) {
 			}
 			return
 		}
-		if time.Since(begin) > time.Minute {
+		if time.Since(begin) > 5*time.Minute {
 			k.t.Fatalf("the container does not end: %v", r.Status)
 		}
 	}
