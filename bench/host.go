@@ -3,7 +3,6 @@ package bench
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"os/exec"
 
@@ -22,7 +21,7 @@ func (hostSubject) run(ctx context.Context, w *World, b *bundle, in io.Reader, o
 	var errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, &errs
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w: %s", spec.Process.Args[0], slow(ctx, err), lastLine(errs.String()))
+		return failed(ctx, spec.Process.Args[0], err, errs.String())
 	}
 	return nil
 }

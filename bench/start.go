@@ -101,7 +101,7 @@ func timeline(ctx context.Context, w *World, s *ociSubject, args ...string) (*co
 	}
 	defer s.remove(w, b)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%s run: %w: %s", s.label, slow(ctx, err), lastLine(string(out)))
+		return nil, failed(ctx, s.label+" run", err, string(out))
 	}
 	data, err := os.ReadFile(filepath.Join(w.dir, "state-"+s.label, b.id, control.TimelineFile))
 	if err != nil {

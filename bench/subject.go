@@ -29,6 +29,14 @@ func slow(ctx context.Context, err error) error {
 	return err
 }
 
+// failed is the error of a command: what it was, why, and the last line that it wrote.
+func failed(ctx context.Context, what string, err error, text string) error {
+	if s := slow(ctx, err); errors.Is(s, errSlow) {
+		return fmt.Errorf("%s: %w", what, s)
+	}
+	return fmt.Errorf("%s: %w: %s", what, err, lastLine(text))
+}
+
 // withLimit is for one container.
 func withLimit(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, containerLimit, errSlow)
@@ -121,7 +129,7 @@ func (s *ociSubject) run(ctx context.Context, w *World, b *bundle, in io.Reader,
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, &errs
 	if err := cmd.Run(); err != nil {
 		s.remove(w, b)
-		return fmt.Errorf("%s run: %w: %s", s.label, slow(ctx, err), lastLine(errs.String()))
+		return failed(ctx, s.label+" run", err, errs.String())
 	}
 	return nil
 }
@@ -147,7 +155,7 @@ func (s *ociSubject) start(ctx context.Context, w *World, b *bundle) (func(), er
 	if err := cmd.Run(); err != nil {
 		text, _ := os.ReadFile(log)
 		s.remove(w, b)
-		return nil, fmt.Errorf("%s run: %w: %s", s.label, slow(ctx, err), lastLine(string(text)))
+		return nil, failed(ctx, s.label+" run", err, string(text))
 	}
 	return func() { s.remove(w, b) }, nil
 }
@@ -162,7 +170,7 @@ func (s *ociSubject) exec(ctx context.Context, w *World, b *bundle, out io.Write
 	var errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = out, &errs
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s exec: %w: %s", s.label, slow(ctx, err), lastLine(errs.String()))
+		return failed(ctx, s.label+" exec", err, errs.String())
 	}
 	return nil
 }

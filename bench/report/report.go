@@ -68,6 +68,7 @@ type bar struct {
 // figure is a metric of one subject, with nothing to compare it with.
 type figure struct {
 	Metric, Unit string
+	Tag          string // the subject, unless all figures of the case are of one
 	bar
 }
 
@@ -157,13 +158,18 @@ func (c *caseView) finish() {
 	charts := c.Bars[:0]
 	for _, ch := range c.Bars {
 		if len(ch.Bars) == 1 {
-			c.Figures = append(c.Figures, figure{ch.Metric, ch.Unit, ch.Bars[0]})
+			c.Figures = append(c.Figures, figure{ch.Metric, ch.Unit, ch.Bars[0].Subject, ch.Bars[0]})
 			continue
 		}
 		ch.compare()
 		charts = append(charts, ch)
 	}
 	c.Bars = charts
+	if !slices.ContainsFunc(c.Figures, func(f figure) bool { return f.Tag != c.Figures[0].Tag }) {
+		for i := range c.Figures {
+			c.Figures[i].Tag = ""
+		}
+	}
 	for i := range c.Bars {
 		var longest float64
 		for _, b := range c.Bars[i].Bars {
