@@ -44,8 +44,8 @@ func signalProcess(pid int, start uint64, sig unix.Signal) error {
 }
 
 // killTimeout is how long a killed sandbox process may take to vanish: it has
-// guest memory to give back. More than 10 s, runc's limit, were seen on a host
-// with eight times more to do than it has processors for.
+// guest memory to give back. runc's limit, 10 s, was passed once in a lab on a
+// host that was far too busy (and by a clock of the lab's that ran too fast).
 const killTimeout = 30 * time.Second
 
 // end kills the sandbox process of dir, if there is one, and waits until it

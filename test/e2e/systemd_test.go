@@ -39,9 +39,14 @@ func TestSystemd(t *testing.T) {
 	t.Run("Podman", systemdPodman)
 }
 
-// TestSystemdV1 is the same on cgroup v1. It takes the controllers away from v2, so it runs by itself.
+// TestSystemdV1 is the same on cgroup v1. It takes the controllers away from v2, so it runs last, and in a lab that has v1:
+//
+//	LAB_APPEND=cgroup_no_v1= go run ./test/e2e/run -where lab -run TestSystemdV1
 func TestSystemdV1(t *testing.T) {
 	if os.Getenv(underSystemd) == "" {
+		if line, err := os.ReadFile("/proc/cmdline"); err != nil || strings.Contains(string(line), "cgroup_no_v1=all") {
+			t.Fatal("this kernel does without cgroup v1: LAB_APPEND=cgroup_no_v1=")
+		}
 		all, err := os.ReadFile("/sys/fs/cgroup/cgroup.subtree_control")
 		must(t, err)
 		for c := range strings.FieldsSeq(string(all)) {
