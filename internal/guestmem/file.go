@@ -127,6 +127,9 @@ func Map(f *os.File, size uint64, extents []Extent) (*Memory, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What clones have for themselves counts, and in a hole of the file a huge page
+	// is 2 MiB for some pages. An error says that there are none anyway.
+	_ = unix.Madvise(m.mapping, unix.MADV_NOHUGEPAGE)
 	for _, e := range extents {
 		if err := mapOver(m.mapping[e.Off:e.Off+e.Len], int(f.Fd()), int64(e.Off)); err != nil {
 			_ = m.Close()
