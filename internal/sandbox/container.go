@@ -115,10 +115,9 @@ func (c *container) exited(x *wire.ContainerExited) {
 	}
 }
 
-// configure gives the guest what it cannot know.
+// configure gives the guest what it cannot know. It may take the guest as long as
+// the rest of its start: a host with too much to do was seen to need a minute.
 func (c *container) configure(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	seed := make([]byte, entropyBytes)
 	_, _ = rand.Read(seed) // never fails, see crypto/rand
 	configure := &wire.Configure{Hostname: c.plan.Guest.Hostname, TimeNS: time.Now().UnixNano(), Entropy: seed}
