@@ -15,6 +15,9 @@ func boot(ctx context.Context, w *World) ([]Result, error) {
 	if err := c.skipOr("lucid (instructions)", countInstructions(ctx, w, &c)); err != nil {
 		return c.results, err
 	}
+	if w.CountOnly {
+		return c.results, nil
+	}
 	s := lucidSubject("lucid")
 	if err := s.ready(); err != nil {
 		err = c.skipOr("lucid (exits)", err)

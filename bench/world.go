@@ -28,6 +28,7 @@ type Config struct {
 	// runs; what has not begun when it is reached is not measured.
 	Limit      time.Duration
 	Slow       bool          // the KVM interprets guest kernels (Machine.Soft): no trial starts of lucid
+	CountOnly  bool          // boot does not start a container for its exits, which is no exact figure and minutes on a slow KVM
 	FileBudget time.Duration // when a test of the case 9p ends that has not done all its operations; 0: 2 s
 }
 
