@@ -46,16 +46,20 @@ func (c *Container) findPlace(cfg CreateConfig) (place, error) {
 // enter puts the sandbox process, which waits for its configuration, there,
 // under the limits that are the host's.
 func (c *Container) enter(p place, cfg CreateConfig) error {
-	host := cfg.Plan.Host.Resources
 	if err := c.scoreOOM(cfg.Plan.Host.OOMScoreAdj); err != nil {
 		return err
 	}
+	groups, err := p.groups, error(nil)
 	if p.scope != nil {
-		return c.enterScope(p.scope, cfg.Spec.Annotations, host)
+		if groups, err = c.enterScope(p.scope, cfg); err != nil {
+			return err
+		}
 	}
-	err := p.groups.join(c.rec.Pid)
+	if p.scope == nil || !groups.v2 {
+		err = groups.join(c.rec.Pid) // of v1, what systemd leaves alone
+	}
 	if err == nil {
-		err = p.groups.limit(host)
+		err = groups.limit(cfg.Plan.Host.Resources)
 	}
 	if err != nil && os.Geteuid() != 0 {
 		c.log.Info("no cgroup for the sandbox process", "err", err)
@@ -78,32 +82,23 @@ func (c *Container) scoreOOM(adj *int) error {
 	return err
 }
 
-// enterScope has systemd do it. What systemd leaves alone of cgroup v1 is done
-// here.
-func (c *Container) enterScope(scope *systemd.Scope, annotations map[string]string, host *specs.LinuxResources) error {
+// enterScope has systemd do it, and writes down where that is.
+func (c *Container) enterScope(scope *systemd.Scope, cfg CreateConfig) (*cgroups, error) {
 	v2, err := isCgroup2(cgroupRoot)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	path, err := scope.Start(context.Background(), c.rec.Pid, host, annotations, v2)
+	path, err := scope.Start(context.Background(), c.rec.Pid, cfg.Plan.Host.Resources, cfg.Spec.Annotations, v2)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	groups, err := findCgroups(cgroupRoot, path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	c.rec.Cgroups = append(c.rec.Cgroups, groups.fresh()...)
 	c.rec.CgroupPaths = groups.paths()
-	if err := writeRecord(c.dir, &c.rec); err != nil {
-		return err
-	}
-	if !v2 {
-		if err := groups.join(c.rec.Pid); err != nil {
-			return err
-		}
-	}
-	return groups.limit(host)
+	return groups, writeRecord(c.dir, &c.rec)
 }
 
 // leaveScope ends the unit, if there is one. Mostly it has ended with its

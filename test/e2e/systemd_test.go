@@ -401,21 +401,21 @@ func systemdBus(t *testing.T) {
 
 // systemdUser: who is not root has the user's manager.
 func systemdUser(t *testing.T) {
-	const uid = 1234
+	const uid, gid = 5, 60 // games: systemd wants to know its users
 	must(t, os.Chmod("/dev/kvm", 0o666))
 	for _, d := range []string{world.dir, filepath.Dir(world.bin)} {
 		must(t, os.Chmod(d, 0o755))
 	}
 	dir := fmt.Sprintf("/run/user/%d", uid)
 	must(t, os.MkdirAll(dir, 0o700))
-	must(t, os.Chown(dir, uid, uid))
-	manager := []string{"--uid=1234", "--unit=lucid-user-manager", "-p", "Delegate=yes", "-p", "Slice=user.slice", "-E", "XDG_RUNTIME_DIR=" + dir, "/lib/systemd/systemd", "--user"}
+	must(t, os.Chown(dir, uid, gid))
+	manager := []string{"--uid=games", "-E", "HOME=" + dir, "--unit=lucid-user-manager", "-p", "Delegate=yes", "-p", "Slice=user.slice", "-E", "XDG_RUNTIME_DIR=" + dir, "/lib/systemd/systemd", "--user"}
 	must(t, exec.Command("systemd-run", manager...).Run())
 	t.Cleanup(func() { _ = exec.Command("systemctl", "stop", "lucid-user-manager.service").Run() })
 	as := func(program string, args ...string) *exec.Cmd {
 		cmd := exec.Command(program, args...)
 		cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+dir)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
 		return cmd
 	}
 	waitFor(t, "the user's manager", func() bool { return as("systemctl", "--user", "list-units").Run() == nil })
