@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -57,10 +58,14 @@ func TestTemplateSoak(t *testing.T) {
 	before, memory, hash := leftovers(t), available(t), sum(t, filepath.Join(s.dir, "box", "memory"))
 	begin := time.Now()
 	var wg sync.WaitGroup
+	var done atomic.Int64
 	for i, b := range bundles {
 		wg.Go(func() {
 			for n := i; n < count && !t.Failed(); n += atOnce {
 				s.soakOne(b, n)
+				if d := done.Add(1); d%100 == 0 {
+					t.Logf("%d containers in %v", d, time.Since(begin).Round(time.Second))
+				}
 			}
 		})
 	}

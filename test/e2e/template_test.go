@@ -118,6 +118,17 @@ func TestTemplateUse(t *testing.T) {
 	}
 }
 
+// TestRealTemplate: a VM is saved and goes on, on this machine's KVM too. What boots in place of that says so on stderr.
+func TestRealTemplate(t *testing.T) {
+	s := newStore(t)
+	s.do("template", "create", "box")
+	s.wantEcho("box", "")
+	s.wantEcho("box", "")
+	if got := s.do("template", "verify", "box"); got != "box: ok\n" {
+		t.Errorf("verify: %q", got)
+	}
+}
+
 // TestTemplateMakers: of two that find no template one makes it and the other boots; one that is killed leaves nothing
 // that is taken for a template.
 func TestTemplateMakers(t *testing.T) {
