@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 			os.Exit(sandboxMain())
 		case fakeStandIn:
 			os.Exit(runtime.StandInMain())
+		case "features":
+			fmt.Println(`{"mountOptions":["rro"]}`)
+			os.Exit(0)
 		case fakeLogger:
 			os.Exit(loggerMain())
 		}

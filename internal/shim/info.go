@@ -1,15 +1,15 @@
 package shim
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
+	"os/exec"
 
 	"github.com/containerd/containerd/api/types"
-	"github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/lucid-containers/lucid/internal/assets"
 )
 
 // runtimeName is what users write.
@@ -28,10 +28,13 @@ func printInfo(stdin io.Reader, stdout io.Writer, version string) error {
 			return fmt.Errorf("stdin: no protobuf Any: %w", err)
 		}
 	}
-	// Only what every lucid has; `lucid features` says the rest.
-	f, err := json.Marshal(features.Features{OCIVersionMin: "1.0.0", OCIVersionMax: specs.Version})
+	lucid, err := assets.Program(lucidProgram)
 	if err != nil {
 		return err
+	}
+	f, err := exec.Command(lucid, "features").Output()
+	if err != nil {
+		return fmt.Errorf("lucid features: %w", err)
 	}
 	info.Features = &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/features/Features", Value: f}
 	out, err := proto.Marshal(info)

@@ -246,7 +246,8 @@ func TestInfo(t *testing.T) {
 	must(t, os.MkdirAll(n.bundle, 0o755))
 	var info types.RuntimeInfo
 	must(t, proto.Unmarshal(n.shim(unhex(t, runtimeOptions), nil, "-info"), &info))
-	if info.Name != runtimeName || info.Version.GetVersion() != "test" || info.Options.GetTypeUrl() != "runtimeoptions.v1.Options" || info.Features == nil {
+	if info.Name != runtimeName || info.Version.GetVersion() != "test" || info.Options.GetTypeUrl() != "runtimeoptions.v1.Options" ||
+		!strings.Contains(string(info.Features.GetValue()), `"rro"`) {
 		t.Errorf("%v", &info)
 	}
 	if out := n.shim(nil, nil, "-v"); !strings.Contains(string(out), "version test") {
