@@ -299,7 +299,7 @@ func TestKillCreated(t *testing.T) {
 func TestBackgroundProcess(t *testing.T) {
 	g := newGuest(t)
 	s := spec("prog", "background", "sleep")
-	s["linux"].(m)["namespaces"] = []m{{"type": "mount"}} // no pid namespace
+	s["linux"].(m)["namespaces"] = []m{{"type": "mount"}, {"type": "uts"}} // no pid namespace
 	g.start("c", s, nil)
 	out := bufio.NewReader(g.streams.get(2).out)
 	if l, err := out.ReadString('\n'); l != "left true\n" {
