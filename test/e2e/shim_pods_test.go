@@ -206,7 +206,7 @@ func podSandboxKilled(t *testing.T, d *containerd) {
 	d.await(t, "two4", "STOPPED")
 	d.wantDeleted(t, "two4", "137")
 	// In the VM it is gone too. Its pid namespace was its own, so the pod's counter has to tell.
-	one := regexp.MustCompile(`pids\.current\s+1\n`)
+	one := regexp.MustCompile(`pids\.current\s+1\s`)
 	for begin := time.Now(); !one.MatchString(d.must(t, "task", "metrics", "pod4")); time.Sleep(200 * time.Millisecond) {
 		if time.Since(begin) > time.Minute {
 			t.Fatalf("the process goes on in the VM:\n%s", d.must(t, "task", "metrics", "pod4"))
