@@ -162,6 +162,7 @@ func dockerTmux(t *testing.T, d *docker) {
 	p.line("kill -KILL %1; wait")
 	p.fresh("guest>")
 	p.line("(exit 6)")
+	p.fresh("guest>") // a ^D before bash reads again would be lost
 	p.keys("C-d")
 	p.see("^status 6$")
 	p.line("stty -a | grep -o ' icanon'")

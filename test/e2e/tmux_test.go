@@ -121,6 +121,7 @@ func TestTmux(t *testing.T) {
 	// ^D is the end, and the host's terminal is as it was.
 	p.fresh("guest>")
 	p.line("(exit 7)")
+	p.fresh("guest>") // a ^D before bash reads again would be lost
 	p.keys("C-d")
 	p.see("^status 7$")
 	p.line("stty -a | grep -c ' icanon.* echo '; stty -a | grep -o ' icanon'")
