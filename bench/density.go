@@ -72,7 +72,7 @@ func dense(ctx context.Context, w *World, c *collector, s keeper, n int) error {
 	}
 	curve := []float64{0}
 	var all []int
-	for i := 0; i < n && !w.clock.enough(i); i++ {
+	for i := range w.rounds(n) {
 		w.progress("density: %s: %d of %d", s.name(), i+1, n)
 		b, err := w.newBundle(ctx, "sleep", "3600")
 		if err != nil {

@@ -16,7 +16,7 @@ func files(ctx context.Context, w *World) ([]Result, error) {
 	var c collector
 	list := usable(ctx, w, &c, []subject{lucidSubject("lucid"), newQEMU(), hostSubject{}})
 	n := w.runs(4)
-	for i := 0; i < n && !w.clock.enough(i); i++ {
+	for i := range w.rounds(n) {
 		for _, s := range list {
 			w.progress("9p: %d of %d: %s", i+1, n, s.name())
 			results, err := filesOnce(ctx, w, s)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 )
 
@@ -40,6 +41,17 @@ func (c *clock) part(end time.Time, n int) time.Time {
 // enough says that round i must not begin. The first always may.
 func (c *clock) enough(i int) bool {
 	return i > 0 && !c.share.IsZero() && time.Now().After(c.share)
+}
+
+// rounds counts up to n, or to where the case has had its share.
+func (w *World) rounds(n int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i := 0; i < n && !w.clock.enough(i); i++ {
+			if !yield(i) {
+				return
+			}
+		}
+	}
 }
 
 // over is why a case is not whole if err came from the limit; otherwise it is nil.

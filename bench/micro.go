@@ -50,7 +50,7 @@ func micro(ctx context.Context, w *World) ([]Result, error) {
 	n := w.runs(10)
 	for _, l := range loops {
 		w.progress("micro: %s", l.metric)
-		for i := 0; i < n && !w.clock.enough(i); i++ {
+		for range w.rounds(n) {
 			took, err := microRun(l.body, l.ioevent, l.rounds)
 			if err != nil {
 				return c.results, fmt.Errorf("%s: %w", l.metric, err)
@@ -94,7 +94,7 @@ func microAssist(ctx context.Context, w *World, c *collector, n int) error {
 			rounds *= 100
 		}
 		w.progress("micro: %s", metric)
-		for i := 0; i < n && !w.clock.enough(i); i++ {
+		for range w.rounds(n) {
 			took, err := assist.Cost(sys, needs, l.loop, rounds)
 			if err != nil {
 				return fmt.Errorf("%s: %w", metric, err)

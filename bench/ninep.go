@@ -44,7 +44,7 @@ func p9Cases(ctx context.Context, w *World) ([]Result, error) {
 		}
 	}
 	var c collector
-	for i := 0; i < w.runs(10) && !w.clock.enough(i); i++ {
+	for range w.rounds(w.runs(10)) {
 		for _, s := range []struct {
 			name  string
 			serve func(net.Conn) error

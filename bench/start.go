@@ -26,7 +26,7 @@ func start(ctx context.Context, w *World) ([]Result, error) {
 	c.results = append(c.results, Result{Subject: "gokvm", Skipped: "it has neither 9P nor vsock nor virtio-serial: no container's first byte comes out of it"})
 	list := usable(ctx, w, &c, starters())
 	n := w.runs(10)
-	for i := 0; i < n && !w.clock.enough(i); i++ {
+	for i := range w.rounds(n) {
 		for _, s := range list {
 			w.progress("start: %d of %d: %s", i+1, n, s.name())
 			for _, args := range [][]string{{"echo", "x"}, {"true"}} {
@@ -64,7 +64,7 @@ func phases(ctx context.Context, w *World, c *collector) error {
 		if s.ready() != nil {
 			return nil // said before
 		}
-		for i := 0; i < min(3, w.runs(3)) && !w.clock.enough(i); i++ {
+		for range w.rounds(min(3, w.runs(3))) {
 			t, err := timeline(ctx, w, s, "true")
 			if err != nil {
 				return err
@@ -117,7 +117,7 @@ func parallel(ctx context.Context, w *World) ([]Result, error) {
 	var c collector
 	list := usable(ctx, w, &c, []subject{lucidSubject("lucid"), templateSubject(), peerSubject("crun"), peerSubject("runc")})
 	n := w.runs(3)
-	for i := 0; i < n && !w.clock.enough(i); i++ {
+	for i := range w.rounds(n) {
 		for _, s := range list {
 			w.progress("parallel: %d of %d: %s", i+1, n, s.name())
 			var group sync.WaitGroup
@@ -162,7 +162,7 @@ func execs(ctx context.Context, w *World) ([]Result, error) {
 		bundles[i] = b
 	}
 	n := w.runs(10)
-	for i := 0; i < n && !w.clock.enough(i); i++ {
+	for i := range w.rounds(n) {
 		w.progress("exec: %d of %d", i+1, n)
 		for j, s := range list {
 			var out flow

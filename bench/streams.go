@@ -20,7 +20,7 @@ func streams(ctx context.Context, w *World) ([]Result, error) {
 		lucidSubject("lucid, vsock"), lucidSubject("lucid, virtio-serial", "--transport", "serial"), newQEMU(), peerSubject("runc"),
 	})
 	n := w.runs(3)
-	for i := 0; i < n && !w.clock.enough(i); i++ {
+	for i := range w.rounds(n) {
 		for _, s := range list {
 			w.progress("streams: %d of %d: %s", i+1, n, s.name())
 			if err := stream(ctx, w, &c, s); err != nil {

@@ -59,7 +59,7 @@ func (s *Set) Create(r *wire.CreateContainer) (created *wire.Created, after func
 		return nil, nil, err
 	}
 	defer b.closeShared()
-	if err := b.namespaces(s); err != nil {
+	if err := b.namespaces(); err != nil {
 		return nil, nil, err
 	}
 	b.state = r.State

@@ -13,10 +13,10 @@ import (
 )
 
 // namespaces checks linux.namespaces.
-func (b *builder) namespaces(s *Set) error {
+func (b *builder) namespaces() error {
 	for _, n := range b.spec.Linux.Namespaces {
 		if n.Path != "" {
-			if err := b.share(s, n); err != nil {
+			if err := b.share(n); err != nil {
 				return err
 			}
 			continue

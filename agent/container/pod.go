@@ -30,7 +30,7 @@ func (b *builder) closeShared() {
 }
 
 // share resolves the path of a namespace (wire.PodNamespace).
-func (b *builder) share(s *Set, n Namespace) error {
+func (b *builder) share(n Namespace) error {
 	var flag int
 	switch n.Type {
 	case "uts":
@@ -50,7 +50,7 @@ func (b *builder) share(s *Set, n Namespace) error {
 	switch {
 	case ok:
 		var c *Container
-		if c, err = s.get(id); err == nil {
+		if c, err = b.set.get(id); err == nil {
 			fd, err = c.pidFD()
 		}
 	case n.Path != wire.PodNamespace:
@@ -58,7 +58,7 @@ func (b *builder) share(s *Set, n Namespace) error {
 	case n.Type != "pid":
 		return nil // the guest's own
 	default:
-		fd, err = s.podPID()
+		fd, err = b.set.podPID()
 	}
 	if err == nil {
 		b.join = append(b.join, sharedNS{fd, flag})

@@ -147,10 +147,9 @@ func (p *Pod) find(n specs.LinuxNamespace) (id string, ok bool) {
 	if n.Path == p.Namespaces[n.Type] {
 		return "", true
 	}
-	names := map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "net"}
-	name := names[n.Type]
-	if name == "" {
-		name = string(n.Type)
+	name := string(n.Type)
+	if n.Type == specs.NetworkNamespace {
+		name = "net"
 	}
 	rest, isProc := strings.CutPrefix(n.Path, "/proc/")
 	number, isNS := strings.CutSuffix(rest, "/ns/"+name)

@@ -14,6 +14,7 @@ import (
 	"github.com/lucid-containers/lucid/internal/oci"
 	"github.com/lucid-containers/lucid/internal/runtime"
 	"github.com/lucid-containers/lucid/internal/template"
+	"github.com/lucid-containers/lucid/internal/vmstate"
 )
 
 // startsEnv names a file that each fake sandbox process adds a line to.
@@ -41,7 +42,7 @@ func noteStart(l control.Launch) {
 
 // save is the fake's way to make a template.
 func (f *fake) save(dir string) int {
-	for _, file := range []string{template.MemoryFile, template.StateFile} {
+	for _, file := range []string{vmstate.MemoryFile, vmstate.StateFile} {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte("saved"), 0o600); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1

@@ -117,15 +117,15 @@ func (s *Scope) Start(ctx context.Context, pid int, r *specs.LinuxResources, ann
 		return "", err
 	}
 	props := append(s.basics(pid), limits...)
-	err = s.job(ctx, m, func(done chan<- string) (int, error) {
-		return m.StartTransientUnitContext(ctx, s.Unit, "replace", append(props, extra...), done)
-	})
+	props = append(props, extra...)
+	start := func(done chan<- string) (int, error) {
+		return m.StartTransientUnitContext(ctx, s.Unit, "replace", props, done)
+	}
+	err = s.job(ctx, m, start)
 	if isError(err, "UnitExists") {
 		// One of the same name may have failed and be kept to be looked at: it is gone then.
 		_ = m.ResetFailedUnitContext(ctx, s.Unit)
-		err = s.job(ctx, m, func(done chan<- string) (int, error) {
-			return m.StartTransientUnitContext(ctx, s.Unit, "replace", append(props, extra...), done)
-		})
+		err = s.job(ctx, m, start)
 	}
 	if err != nil {
 		return "", fmt.Errorf("systemd: start %s in %s: %w", s.Unit, s.Slice, err)

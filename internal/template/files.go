@@ -13,15 +13,10 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/lucid-containers/lucid/internal/vmstate"
 )
 
-// Files of a template.
+// Files of a template, beside those of package vmstate.
 const (
-	MemoryFile = vmstate.MemoryFile
-	StateFile  = vmstate.StateFile
-
 	metaFile     = "meta.json"
 	verifiedFile = "verified"
 )

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/internal/vmstate"
 )
 
 // ErrBusy says that another process is making a template.
@@ -27,7 +29,7 @@ const (
 )
 
 // Make returns the directory of a template that is fit for key, as Use does, and
-// has save make it if there is none: it writes MemoryFile and StateFile into
+// has save make it if there is none: it writes vmstate.MemoryFile and vmstate.StateFile into
 // the directory it is given. A refused template whose name says that it made
 // itself is replaced; with another name it is the user's, and stays. If another
 // process is making one, of any name, Make waits for it, or returns ErrBusy.
@@ -143,16 +145,16 @@ func (s *Store) seal(dir, name string, key *Key) error {
 		return err
 	}
 	for _, e := range entries {
-		if n := e.Name(); n != MemoryFile && n != StateFile {
+		if n := e.Name(); n != vmstate.MemoryFile && n != vmstate.StateFile {
 			if err := os.RemoveAll(filepath.Join(dir, n)); err != nil {
 				return err
 			}
 		}
 	}
-	if err := m.Memory.seal(filepath.Join(dir, MemoryFile)); err != nil {
+	if err := m.Memory.seal(filepath.Join(dir, vmstate.MemoryFile)); err != nil {
 		return err
 	}
-	if err := m.State.seal(filepath.Join(dir, StateFile)); err != nil {
+	if err := m.State.seal(filepath.Join(dir, vmstate.StateFile)); err != nil {
 		return err
 	}
 	data, err := json.MarshalIndent(&m, "", "  ")

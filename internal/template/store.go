@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/lucid-containers/lucid/internal/vmstate"
 )
 
 // ErrNotExist says that there is no template of a name.
@@ -137,7 +139,7 @@ func (s *Store) each(m *Meta, do func(f *os.File, want Content) error) error {
 	for _, c := range []struct {
 		file string
 		want Content
-	}{{MemoryFile, m.Memory}, {StateFile, m.State}} {
+	}{{vmstate.MemoryFile, m.Memory}, {vmstate.StateFile, m.State}} {
 		f, err := open(filepath.Join(s.Dir(m.Name), c.file))
 		if err != nil {
 			return err
@@ -271,7 +273,7 @@ func (s *Store) info(name string, host *Host) (*Info, error) {
 	default:
 		i.Problem = m.Key.stale(host)
 	}
-	for _, f := range []string{MemoryFile, StateFile} {
+	for _, f := range []string{vmstate.MemoryFile, vmstate.StateFile} {
 		if info, err := os.Lstat(filepath.Join(s.Dir(name), f)); err == nil {
 			i.Disk += info.Sys().(*syscall.Stat_t).Blocks * 512 // stat(2)
 		}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/internal/vmstate"
 )
 
 // The tests save "machines" of a few bytes: what is in the files is internal/sandbox's
@@ -43,7 +45,7 @@ func testKey(t testing.TB, dir string) *Key {
 // save writes a sparse memory of 1 MiB with two blocks in it, and rubbish that a
 // maker may leave.
 func save(dir string) error {
-	f, err := os.Create(filepath.Join(dir, MemoryFile))
+	f, err := os.Create(filepath.Join(dir, vmstate.MemoryFile))
 	if err != nil {
 		return err
 	}
@@ -59,7 +61,7 @@ func save(dir string) error {
 	if err := os.Mkdir(filepath.Join(dir, "run"), 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, StateFile), []byte("state"), 0o600)
+	return os.WriteFile(filepath.Join(dir, vmstate.StateFile), []byte("state"), 0o600)
 }
 
 func newStore(t testing.TB) (*Store, *Key) {
@@ -415,11 +417,11 @@ func killedMain(arg string) error {
 	}
 	s.onStep = stop
 	_, err = s.Make(context.Background(), "auto-1", testKey(quiet{}, filepath.Dir(root)), false, func(dir string) error {
-		if err := os.WriteFile(filepath.Join(dir, MemoryFile), []byte("half"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, vmstate.MemoryFile), []byte("half"), 0o600); err != nil {
 			return err
 		}
 		stop()
-		_ = os.Remove(filepath.Join(dir, MemoryFile))
+		_ = os.Remove(filepath.Join(dir, vmstate.MemoryFile))
 		return save(dir)
 	})
 	return err

@@ -11,11 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/lucid-containers/lucid/test/expected"
 )
 
 func TestProgress(t *testing.T) {
 	lines := 0
-	p := &progress{got: map[string]verdict{}, spoke: func() { lines++ }}
+	p := &progress{got: map[string]string{}, spoke: func() { lines++ }}
 	for _, part := range []string{
 		"=== RUN   TestA\n=== RUN   TestA/sub\n    --- FAIL: TestA/sub (0.00s)\n--- FAIL: TestA (0.1", "0s)\n=== RUN   TestB\n--- PASS: TestB (0.00s)\n",
 		"=== RUN   TestC\n=== PAUSE TestC\n=== RUN   TestD\n--- SKIP: TestD (0.00s)\n=== CONT  TestC\nmore",
@@ -24,7 +26,7 @@ func TestProgress(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := map[string]verdict{"TestA": fail, "TestB": pass, "TestD": skipped}
+	want := map[string]string{"TestA": fail, "TestB": pass, "TestD": skipped}
 	if !maps.Equal(p.got, want) || p.current != "TestC" || p.over || lines == 0 {
 		t.Errorf("%v, %q runs, over: %t", p.got, p.current, p.over)
 	}
@@ -35,7 +37,7 @@ func TestProgress(t *testing.T) {
 
 func TestExpectations(t *testing.T) {
 	list, err := expectations("| test |\n| `TestA` | pass | fail | |\n| `TestB_C` | skip | pass | no `x` here |\n")
-	if err != nil || list["TestA"] != (expectation{pass, fail, ""}) || list["TestB_C"] != (expectation{skipped, pass, "no `x` here"}) {
+	if err != nil || list["TestA"] != (expected.Row{Lucid: pass, Runc: fail}) || list["TestB_C"] != (expected.Row{Lucid: skipped, Runc: pass, Why: "no `x` here"}) {
 		t.Errorf("%v, %v", list, err)
 	}
 	for _, page := range []string{"", "| `TestA` | pass |\n", "| `TestA` | good | pass | |\n", "| `TestA` | fail | pass | |\n", "| `TestA` | pass | pass | |\n| `TestA` | pass | pass | |\n"} {

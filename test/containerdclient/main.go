@@ -25,6 +25,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/test/expected"
+	"github.com/lucid-containers/lucid/test/stage"
 )
 
 const (
@@ -66,25 +69,19 @@ func run(ctx context.Context, only string, names []string) error {
 	if err != nil {
 		return err
 	}
-	expected, err := expectations(string(text))
+	table, err := expectations(string(text))
 	if err != nil {
 		return err
 	}
 	if only == "" {
-		only = "^(" + strings.Join(slices.Sorted(maps.Keys(expected)), "|") + ")$"
+		only = "^(" + strings.Join(slices.Sorted(maps.Keys(table)), "|") + ")$"
 	}
-	// A copy: who builds meanwhile must not change what the tests run.
-	stage, err := os.MkdirTemp("", "lucid-client-")
+	copies, err := stage.Checkout("lucid-client-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(stage)
-	for _, name := range []string{"bin", "guest/out"} {
-		if err := os.CopyFS(filepath.Join(stage, name), os.DirFS(name)); err != nil {
-			return err
-		}
-	}
-	if err := stageSelf(filepath.Join(stage, "bin")); err != nil {
+	defer os.RemoveAll(copies)
+	if err := stageSelf(filepath.Join(copies, "bin")); err != nil {
 		return err
 	}
 	var wrong []string
@@ -93,11 +90,11 @@ func run(ctx context.Context, only string, names []string) error {
 		if !ok {
 			return fmt.Errorf("runtime %q is neither lucid nor runc", name)
 		}
-		got, err := runLabs(ctx, stage, only, runtime)
+		got, err := runLabs(ctx, copies, only, runtime)
 		if err != nil {
 			return err
 		}
-		wrong = append(wrong, report(name, got, expected)...)
+		wrong = append(wrong, report(name, got, table)...)
 	}
 	if len(wrong) > 0 {
 		return fmt.Errorf("%d results are not what is expected:\n%s", len(wrong), strings.Join(wrong, "\n"))
@@ -106,11 +103,11 @@ func run(ctx context.Context, only string, names []string) error {
 }
 
 // report prints the results of a runtime and returns those that the page has not.
-func report(name string, got map[string]verdict, expected map[string]expectation) (wrong []string) {
-	count := map[verdict]int{}
+func report(name string, got map[string]string, table map[string]expected.Row) (wrong []string) {
+	count := map[string]int{}
 	for _, t := range slices.Sorted(maps.Keys(got)) {
 		count[got[t]]++
-		want := expected[t].of(name)
+		want := table[t].Of(name)
 		fmt.Printf("%-55s %-6s %s\n", t, name, got[t])
 		if got[t] != want {
 			wrong = append(wrong, fmt.Sprintf("%s with %s: %s, and %s says %q", t, name, got[t], page, want))
@@ -121,8 +118,8 @@ func report(name string, got map[string]verdict, expected map[string]expectation
 }
 
 // runLabs runs the tests, in another lab those that a hang has kept from running.
-func runLabs(ctx context.Context, stage, only, runtime string) (map[string]verdict, error) {
-	got := map[string]verdict{}
+func runLabs(ctx context.Context, copies, only, runtime string) (map[string]string, error) {
+	got := map[string]string{}
 	for range maxLabs {
 		done := make([]string, 0, len(got))
 		for t := range got {
@@ -130,7 +127,7 @@ func runLabs(ctx context.Context, stage, only, runtime string) (map[string]verdi
 		}
 		skip := "^(" + strings.Join(done, "|") + ")$"
 		p := &progress{got: got}
-		complete, err := runLab(ctx, stage, p, runtime, "-test.run", only, "-test.skip", skip)
+		complete, err := runLab(ctx, copies, p, runtime, "-test.run", only, "-test.skip", skip)
 		if err != nil || complete {
 			return got, err
 		}
@@ -144,15 +141,15 @@ func runLabs(ctx context.Context, stage, only, runtime string) (map[string]verdi
 }
 
 // runLab is one lab. It says whether the tests came to their end.
-func runLab(ctx context.Context, stage string, p *progress, runtime string, args ...string) (complete bool, err error) {
+func runLab(ctx context.Context, copies string, p *progress, runtime string, args ...string) (complete bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watchdog := time.AfterFunc(patience, cancel)
 	defer watchdog.Stop()
 	p.spoke = func() { watchdog.Reset(patience) }
-	line := append([]string{"--", filepath.Join(stage, "bin", "containerdclient"), "-inside", runtime}, args...)
-	cmd := exec.CommandContext(ctx, filepath.Join(stage, "bin", "lab"), line...)
-	cmd.Env = append(os.Environ(), "LAB_TIMEOUT=60m", "LAB_MEMFILES="+stage+" "+tools)
+	line := append([]string{"--", filepath.Join(copies, "bin", "containerdclient"), "-inside", runtime}, args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(copies, "bin", "lab"), line...)
+	cmd.Env = append(os.Environ(), "LAB_TIMEOUT=60m", "LAB_MEMFILES="+copies+" "+tools)
 	cmd.Stdout, cmd.Stderr = p, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
 	err = cmd.Run()
@@ -174,11 +171,7 @@ func stageSelf(dir string) error {
 		return fmt.Errorf("%w: apt-get install busybox-static", err)
 	}
 	for name, from := range map[string]string{"containerdclient": self, "busybox": busybox} {
-		data, err := os.ReadFile(from)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o755); err != nil {
+		if err := stage.Program(from, filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}

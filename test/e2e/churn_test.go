@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -27,17 +28,20 @@ const churn = "12,4"
 // that is left.
 const maxLost = 96 << 10
 
+// batches is COUNT,AT_A_TIME of a variable in the environment.
+func batches(t *testing.T, name, otherwise string) (count, atOnce int) {
+	t.Helper()
+	how := cmp.Or(os.Getenv(name), otherwise)
+	if n, err := fmt.Sscanf(how, "%d,%d", &count, &atOnce); n != 2 || count < 1 || atOnce < 1 {
+		t.Fatalf("%s=%s is not COUNT,AT_A_TIME (%v)", name, how, err)
+	}
+	return count, atOnce
+}
+
 // TestChurn makes and deletes containers, some at a time, and kills command line and sandbox at random. Every delete
 // --force succeeds; nothing is left on the host, and a container that lives through it all has the descriptors it had.
 func TestChurn(t *testing.T) {
-	how := os.Getenv("LUCID_E2E_CHURN")
-	if how == "" {
-		how = churn
-	}
-	var count, atOnce int
-	if n, err := fmt.Sscanf(how, "%d,%d", &count, &atOnce); n != 2 || count < 1 || atOnce < 1 {
-		t.Fatalf("LUCID_E2E_CHURN=%s is not CONTAINERS,AT_A_TIME (%v)", how, err)
-	}
+	count, atOnce := batches(t, "LUCID_E2E_CHURN", churn)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("%d containers, %d at a time, seed %d", count, atOnce, seed) // it chooses victims and moments, not the order of things
 	warm(t)

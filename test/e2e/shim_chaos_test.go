@@ -36,14 +36,7 @@ type chaos struct {
 // TestShimChaos makes containers, some at a time, executes programs in them, kills and deletes them, and meanwhile kills shim, sandbox or
 // containerd with SIGKILL, whatever chance says. Each task ends with an exit event and a status, and nothing is left.
 func TestShimChaos(t *testing.T) {
-	how := os.Getenv("LUCID_E2E_SHIM_CHAOS")
-	if how == "" {
-		how = shimChaos
-	}
-	var rounds, atOnce int
-	if n, err := fmt.Sscanf(how, "%d,%d", &rounds, &atOnce); n != 2 || rounds < 1 || atOnce < 1 {
-		t.Fatalf("LUCID_E2E_SHIM_CHAOS=%s is not ROUNDS,AT_A_TIME (%v)", how, err)
-	}
+	rounds, atOnce := batches(t, "LUCID_E2E_SHIM_CHAOS", shimChaos)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("%d rounds, %d at a time, seed %d", rounds, atOnce, seed) // it chooses victims and moments, not the order of things
 	d := newContainerd(t, &containerd{name: "chaos", bin: filepath.Join(world.bin, "containerd-v2")}, "make containerd-v2")

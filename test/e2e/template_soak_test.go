@@ -40,14 +40,7 @@ func countFromEnv(t *testing.T, name string, otherwise int) int {
 // TestTemplateSoak runs containers from one template, some at a time: all give the right output and exit status, and
 // nothing is left of them.
 func TestTemplateSoak(t *testing.T) {
-	how := os.Getenv("LUCID_E2E_SOAK")
-	if how == "" {
-		how = soak
-	}
-	var count, atOnce int
-	if n, err := fmt.Sscanf(how, "%d,%d", &count, &atOnce); n != 2 || count < 1 || atOnce < 1 {
-		t.Fatalf("LUCID_E2E_SOAK=%s is not CONTAINERS,AT_A_TIME (%v)", how, err)
-	}
+	count, atOnce := batches(t, "LUCID_E2E_SOAK", soak)
 	s := newStore(t)
 	s.do("template", "create", "box")
 	var bundles []*bundle

@@ -21,7 +21,7 @@ func runHere(ctx context.Context, dir string, match *regexp.Regexp, runtimes []s
 	if err != nil {
 		return err
 	}
-	expected, err := expectations(string(text))
+	table, err := expectations(string(text))
 	if err != nil {
 		return err
 	}
@@ -43,9 +43,9 @@ func runHere(ctx context.Context, dir string, match *regexp.Regexp, runtimes []s
 		for _, runtime := range runtimes {
 			r := runOne(ctx, name, command(dir, runtime))
 			ran++
-			want, known := expected[name]
-			if runtime == "lucid" && (!known || want.lucid != r.verdict) || runtime == "runc" && known && want.runc != r.verdict {
-				wrong = append(wrong, fmt.Sprintf("%s with %s: %s, and %s says %q", name, runtime, r.verdict, page, want.of(runtime)))
+			want, known := table[name]
+			if runtime == "lucid" && (!known || want.Lucid != r.verdict) || runtime == "runc" && known && want.Runc != r.verdict {
+				wrong = append(wrong, fmt.Sprintf("%s with %s: %s, and %s says %q", name, runtime, r.verdict, page, want.Of(runtime)))
 				fmt.Println(r.details())
 			}
 			fmt.Printf("%-32s %-6s %-5s %3d ok %2d not %5.1f s\n", name, runtime, r.verdict, r.ok, r.notOK, r.took.Seconds())

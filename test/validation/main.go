@@ -22,6 +22,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lucid-containers/lucid/test/stage"
 )
 
 // The module has no tagged version with a go.mod; this is a commit of 2022, the newest that speaks of runtime-spec 1.0.2 and
@@ -60,18 +62,12 @@ func run(ctx context.Context, only string, runtimes []string, dir string) error 
 	if dir != "" {
 		return runHere(ctx, dir, match, runtimes)
 	}
-	// A copy: who builds meanwhile must not change what the programs run.
-	stage, err := os.MkdirTemp("", "lucid-validation-")
+	copies, err := stage.Checkout("lucid-validation-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(stage)
-	for _, name := range []string{"bin", "guest/out"} {
-		if err := os.CopyFS(filepath.Join(stage, name), os.DirFS(name)); err != nil {
-			return err
-		}
-	}
-	programs := filepath.Join(stage, "programs")
+	defer os.RemoveAll(copies)
+	programs := filepath.Join(copies, "programs")
 	if err := build(ctx, programs, match); err != nil {
 		return err
 	}
@@ -79,13 +75,13 @@ func run(ctx context.Context, only string, runtimes []string, dir string) error 
 	if err != nil {
 		return err
 	}
-	copied := filepath.Join(stage, "bin", "validation")
-	if err := copyFile(self, copied); err != nil {
+	copied := filepath.Join(copies, "bin", "validation")
+	if err := stage.Program(self, copied); err != nil {
 		return err
 	}
-	lab := exec.CommandContext(ctx, filepath.Join(stage, "bin", "lab"), "--",
+	lab := exec.CommandContext(ctx, filepath.Join(copies, "bin", "lab"), "--",
 		copied, "-inside", programs, "-run", only, "-runtime", strings.Join(runtimes, ","))
-	lab.Env = append(os.Environ(), "LAB_TIMEOUT=45m", "LAB_MEMFILES="+stage)
+	lab.Env = append(os.Environ(), "LAB_TIMEOUT=45m", "LAB_MEMFILES="+copies)
 	lab.Stdout, lab.Stderr = os.Stdout, os.Stderr
 	lab.Cancel = func() error { return lab.Process.Signal(unix.SIGTERM) }
 	return lab.Run()
@@ -126,13 +122,5 @@ func build(ctx context.Context, dir string, match *regexp.Regexp) error {
 	if err := install.Run(); err != nil {
 		return fmt.Errorf("go install %s: %w", tools, err)
 	}
-	return copyFile(filepath.Join(module.Dir, rootfs), filepath.Join(dir, rootfs))
-}
-
-func copyFile(from, to string) error {
-	data, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, data, 0o755)
+	return stage.Program(filepath.Join(module.Dir, rootfs), filepath.Join(dir, rootfs))
 }

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/lucid-containers/lucid/test/expected"
 )
 
 // The verdicts, as the page has them.
@@ -72,49 +74,16 @@ func (r result) details() string {
 	return fmt.Sprintf("--- stdout\n%s\n--- stderr\n%s\n---", out[:min(len(out), most)], errs[:min(len(errs), most)])
 }
 
-// expectation is a line of the page.
-type expectation struct{ lucid, runc, why string }
-
-func (e expectation) of(runtime string) string {
-	if runtime == "lucid" {
-		return e.lucid
-	}
-	return e.runc
-}
-
 const heading = "\n## Validation programs\n"
 
 var row = regexp.MustCompile("^\\| `([a-z_]+)` \\| ([a-z/]+) \\| ([a-z/]+) \\| (.*) \\|$")
 
 // expectations reads the table of programs.
-func expectations(page string) (map[string]expectation, error) {
+func expectations(page string) (map[string]expected.Row, error) {
 	_, text, found := strings.Cut(page, heading)
 	if !found {
 		return nil, fmt.Errorf("no section %q", strings.TrimSpace(heading))
 	}
 	text, _, _ = strings.Cut(text, "\n## ")
-	list := map[string]expectation{}
-	for line := range strings.Lines(text) {
-		if !strings.HasPrefix(line, "| `") {
-			continue
-		}
-		m := row.FindStringSubmatch(strings.TrimSuffix(line, "\n"))
-		if m == nil {
-			return nil, fmt.Errorf("not a line of the table: %s", line)
-		}
-		e := expectation{m[2], m[3], strings.TrimSpace(m[4])}
-		for _, v := range []string{e.lucid, e.runc} {
-			if v != pass && v != fail && v != skipped {
-				return nil, fmt.Errorf("%s: %q is no verdict", m[1], v)
-			}
-		}
-		if _, twice := list[m[1]]; twice {
-			return nil, fmt.Errorf("%s stands there twice", m[1])
-		}
-		if e.lucid != pass && e.why == "" {
-			return nil, fmt.Errorf("%s: no reason why it does not pass", m[1])
-		}
-		list[m[1]] = e
-	}
-	return list, nil
+	return expected.Table(text, "| `", row, pass, fail, skipped)
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"testing"
+
+	"github.com/lucid-containers/lucid/test/expected"
 )
 
 func TestJudge(t *testing.T) {
@@ -46,7 +48,7 @@ func TestExpectations(t *testing.T) {
 		}
 	}
 	list, err := expectations(table + "| `a` | n/a | fail | because |\n\n## Next\n\n| `b` | pass | pass |  |\n")
-	if err != nil || len(list) != 1 || list["a"] != (expectation{skipped, fail, "because"}) {
+	if err != nil || len(list) != 1 || list["a"] != (expected.Row{Lucid: skipped, Runc: fail, Why: "because"}) {
 		t.Errorf("%v, %v", list, err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lucid-containers/lucid/test/rootfs"
+	"github.com/lucid-containers/lucid/test/stage"
 )
 
 func main() {
@@ -46,18 +47,13 @@ func run(ctx context.Context, only, where string) error {
 	if err := build(ctx, bin); err != nil {
 		return err
 	}
-	// A copy: who builds meanwhile must not change what the tests run. It lies as a checkout does, so that lucid finds
-	// its kernel.
-	stage, err := os.MkdirTemp("", "lucid-e2e-")
+	copies, err := stage.Checkout("lucid-e2e-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(stage)
-	if err := copyAll(stage, "bin", "guest/out"); err != nil {
-		return err
-	}
-	env := []string{"LUCID_BIN=" + filepath.Join(stage, "bin"), "LUCID_ROOTFS=" + tar}
-	prog := filepath.Join(stage, "bin", "e2e.test")
+	defer os.RemoveAll(copies)
+	env := []string{"LUCID_BIN=" + filepath.Join(copies, "bin"), "LUCID_ROOTFS=" + tar}
+	prog := filepath.Join(copies, "bin", "e2e.test")
 	if where != "lab" {
 		if kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
 			kvm.Close()
@@ -80,18 +76,8 @@ func run(ctx context.Context, only, where string) error {
 	if only == "" {
 		line += " -test.skip '" + slow + "'"
 	}
-	lab := []string{"LAB_TIMEOUT=45m", "LAB_MEM=6144", "LAB_MEMFILES=" + stage}
-	return test(ctx, lab, filepath.Join(stage, "bin", "lab"), line)
-}
-
-// copyAll copies directories of the checkout into dir, under their own names.
-func copyAll(dir string, names ...string) error {
-	for _, name := range names {
-		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(name)); err != nil {
-			return err
-		}
-	}
-	return nil
+	lab := []string{"LAB_TIMEOUT=45m", "LAB_MEM=6144", "LAB_MEMFILES=" + copies}
+	return test(ctx, lab, filepath.Join(copies, "bin", "lab"), line)
 }
 
 // slow are the tests that run only when they are named, as in `go run ./test/e2e/run -where lab -run TestDocker`: they
