@@ -129,9 +129,9 @@ func Map(f *os.File, size uint64, extents []Extent) (*Memory, error) {
 	}
 	// What clones have for themselves counts, and in a hole of the file a huge page
 	// is 2 MiB for some pages. An error says that there are none anyway.
-	_ = unix.Madvise(m.mapping, unix.MADV_NOHUGEPAGE)
+	_ = unix.Madvise(m.ram, unix.MADV_NOHUGEPAGE)
 	for _, e := range extents {
-		if err := mapOver(m.mapping[e.Off:e.Off+e.Len], int(f.Fd()), int64(e.Off)); err != nil {
+		if err := mapOver(m.ram[e.Off:e.Off+e.Len], int(f.Fd()), int64(e.Off)); err != nil {
 			_ = m.Close()
 			return nil, fmt.Errorf("guest memory: %w", &os.PathError{Op: "mmap", Path: f.Name(), Err: err})
 		}
@@ -152,7 +152,7 @@ func (m *Memory) Written() ([]Extent, error) {
 	buf := make([]byte, pagemapEntry*512)
 	for off := uint64(0); off < m.size; {
 		n := min(uint64(len(buf)/pagemapEntry), (m.size-off)/PageSize)
-		at := (uint64(hostAddr(m.mapping)) + off) / PageSize * pagemapEntry
+		at := (uint64(hostAddr(m.ram)) + off) / PageSize * pagemapEntry
 		if _, err := f.ReadAt(buf[:n*pagemapEntry], int64(at)); err != nil {
 			return nil, err
 		}
@@ -162,7 +162,7 @@ func (m *Memory) Written() ([]Extent, error) {
 				continue // untouched, or the file's
 			}
 			page := Extent{Off: off + i*PageSize, Len: PageSize}
-			if isZero(m.mapping[page.Off : page.Off+PageSize]) {
+			if isZero(m.ram[page.Off : page.Off+PageSize]) {
 				continue // the kernel's page of zeros, which was only read
 			}
 			if k := len(out); k > 0 && out[k-1].Off+out[k-1].Len == page.Off {
@@ -189,8 +189,8 @@ const (
 func (m *Memory) Prefetch(extents []Extent) {
 	const madvPopulateWrite = 23 // MADV_POPULATE_WRITE, Linux 5.14
 	for _, e := range extents {
-		if e.Off <= m.size && e.Len <= m.size-e.Off && m.mapping != nil {
-			_ = unix.Madvise(m.mapping[e.Off:e.Off+e.Len], madvPopulateWrite)
+		if e.Off <= m.size && e.Len <= m.size-e.Off && m.ram != nil {
+			_ = unix.Madvise(m.ram[e.Off:e.Off+e.Len], madvPopulateWrite)
 		}
 	}
 }

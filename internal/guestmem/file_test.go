@@ -77,7 +77,7 @@ func TestSaveMap(t *testing.T) {
 		t.Errorf("a file of %d bytes takes %d: not sparse", st.Size, st.Blocks*512)
 	}
 	clone := mapped(t, path, size, extents)
-	if !bytes.Equal(clone.mapping, m.mapping) {
+	if !bytes.Equal(clone.ram, m.ram) {
 		t.Error("the map differs from what was saved")
 	}
 }
@@ -95,13 +95,13 @@ func TestNeverWrittenThrough(t *testing.T) {
 	var clones []*Memory
 	for n := range 4 {
 		m := mapped(t, path, size, extents)
-		for i := range m.mapping {
-			m.mapping[i] = byte(n) + 100
+		for i := range m.ram {
+			m.ram[i] = byte(n) + 100
 		}
 		clones = append(clones, m)
 	}
 	for n, m := range clones {
-		for i, b := range m.mapping {
+		for i, b := range m.ram {
 			if b != byte(n)+100 {
 				t.Fatalf("clone %d sees %d at %#x", n, b, i)
 			}
@@ -200,15 +200,15 @@ func TestWritten(t *testing.T) {
 	const size = 4 << 20
 	path, m, extents := saved(t, size, 3, 4, 5, 700)
 	clone := mapped(t, path, size, extents)
-	if !bytes.Equal(clone.mapping, m.mapping) { // every page is read
+	if !bytes.Equal(clone.ram, m.ram) { // every page is read
 		t.Error("the map differs from what was saved")
 	}
 	if w, err := clone.Written(); err != nil || len(w) != 0 {
 		t.Errorf("written by reading: %v, %v", w, err)
 	}
 	other := mapped(t, path, size, extents)
-	other.mapping[4*PageSize] = 1
-	other.mapping[900*PageSize] = 1
+	other.ram[4*PageSize] = 1
+	other.ram[900*PageSize] = 1
 	want := []Extent{{4 * PageSize, PageSize}, {900 * PageSize, PageSize}}
 	got, err := other.Written()
 	if err != nil {
@@ -222,7 +222,7 @@ func TestWritten(t *testing.T) {
 	if got, err := next.Written(); err != nil || len(got) != 1 || got[0] != want[0] {
 		t.Errorf("prefetched %v, %v", got, err) // the other one is zero
 	}
-	if !bytes.Equal(next.mapping, m.mapping) {
+	if !bytes.Equal(next.ram, m.ram) {
 		t.Error("the map differs from what was saved")
 	}
 }

@@ -39,7 +39,8 @@ func (r Region) end() uint64 { return r.Addr + uint64(len(r.Host)) }
 type Memory struct {
 	regions []Region // ascending, no overlap
 	size    uint64
-	mapping []byte // what Close unmaps; nil if the regions are the caller's
+	ram     []byte // all of it, if it is Alloc's, otherwise nil
+	whole   []byte // what Close unmaps: ram and what is around it
 }
 
 // Alloc maps size bytes of zeroed RAM. Nothing is resident until the guest
@@ -48,7 +49,7 @@ func Alloc(size uint64) (*Memory, error) {
 	if size == 0 || size%PageSize != 0 || size > MaxSize {
 		return nil, fmt.Errorf("guest memory of %d bytes: want a multiple of %d up to %d", size, PageSize, uint64(MaxSize))
 	}
-	host, err := mapRAM(size)
+	host, whole, err := mapRAM(size)
 	if err != nil {
 		return nil, fmt.Errorf("guest memory of %d bytes: %w", size, err)
 	}
@@ -61,10 +62,10 @@ func Alloc(size uint64) (*Memory, error) {
 	}
 	m, err := FromRegions(regions...)
 	if err != nil {
-		_ = unmapRAM(host)
+		_ = unmapRAM(whole)
 		return nil, err
 	}
-	m.mapping = host
+	m.ram, m.whole = host, whole
 	return m, nil
 }
 
@@ -79,7 +80,7 @@ func (m *Memory) MapFile(addr uint64, f *os.File, off int64, n uint64) error {
 	if addr%PageSize != 0 || off%PageSize != 0 || n%PageSize != 0 || n == 0 {
 		return fmt.Errorf("%w: file pages at %#x", ErrAlign, addr)
 	}
-	if m.mapping == nil {
+	if m.ram == nil {
 		return errors.ErrUnsupported
 	}
 	dst, err := m.Slice(addr, n)
@@ -205,10 +206,10 @@ func (m *Memory) walk(addr, n uint64, visit func([]byte)) error {
 // Close unmaps the RAM that Alloc mapped. Preconditions: no vCPU runs and no
 // slice of this memory is used again.
 func (m *Memory) Close() error {
-	mapping := m.mapping
-	m.mapping = nil
-	if mapping == nil {
+	whole := m.whole
+	m.ram, m.whole = nil, nil
+	if whole == nil {
 		return nil
 	}
-	return unmapRAM(mapping)
+	return unmapRAM(whole)
 }

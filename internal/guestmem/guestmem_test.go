@@ -3,7 +3,11 @@ package guestmem
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -200,5 +204,44 @@ func BenchmarkLoad16(b *testing.B) {
 		if _, err := m.Load16(GapEnd + 2); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestAllocApart: next to the guest's RAM, as much as a page on each side, is nothing that can be read or written.
+func TestAllocApart(t *testing.T) {
+	const size = 4 << 20
+	m, err := Alloc(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ram, err := strconv.ParseUint(fmt.Sprintf("%p", m.regions[0].Host), 0, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ram%hugePage != 0 {
+		t.Errorf("RAM at %#x, want a multiple of %#x", ram, hugePage)
+	}
+	found := 0
+	for line := range strings.Lines(string(maps)) {
+		var start, end uint64
+		var perms string
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &start, &end, &perms); n != 3 || end < ram || start > ram+size {
+			continue
+		}
+		found++
+		switch {
+		case start == ram && end == ram+size && perms == "rw-p":
+		case (end == ram || start == ram+size) && perms == "---p":
+		default:
+			t.Errorf("the RAM is %#x-%#x, and there is: %s", ram, ram+size, line)
+		}
+	}
+	if found != 3 {
+		t.Errorf("%d mappings at the RAM, want itself and one on each side:\n%s", found, maps)
 	}
 }

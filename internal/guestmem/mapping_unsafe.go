@@ -11,22 +11,26 @@ import (
 // guest-physical and host address agree modulo its size.
 const hugePage = 2 << 20
 
-// mapRAM maps size bytes of zeroed memory, at a multiple of hugePage.
-func mapRAM(size uint64) ([]byte, error) {
-	const prot, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
-	p, err := unix.MmapPtr(-1, 0, nil, uintptr(size)+hugePage, prot, flags)
+// mapRAM maps size bytes of zeroed memory at a multiple of hugePage, with at
+// least a page before and after it that faults: a mistake of ours must not
+// reach from the guest's memory into our own, and the kernel must not merge
+// the two to one mapping, in which nobody can tell whose pages are counted.
+// Whole is for unmapRAM.
+func mapRAM(size uint64) (ram, whole []byte, err error) {
+	length := uintptr(size) + hugePage + 2*PageSize
+	p, err := unix.MmapPtr(-1, 0, nil, length, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
-		return nil, os.NewSyscallError("mmap", err)
+		return nil, nil, os.NewSyscallError("mmap", err)
 	}
-	head := -uintptr(p) % hugePage
-	// SAFETY: head is less than hugePage, so p+head is in the mapping, with size
-	// bytes behind it. What is before and after them is unmapped here and used by nobody.
-	ram := unsafe.Add(p, head)
-	if head > 0 {
-		_ = unix.MunmapPtr(p, head) // cannot fail: page-aligned and mapped; at worst it stays reserved
+	// SAFETY: p is the mapping's begin and length its size.
+	whole = unsafe.Slice((*byte)(p), length)
+	head := PageSize + -(uintptr(p)+PageSize)%hugePage // up to hugePage
+	ram = whole[head : head+uintptr(size) : head+uintptr(size)]
+	if err := unix.Mprotect(ram, unix.PROT_READ|unix.PROT_WRITE); err != nil {
+		_ = unmapRAM(whole)
+		return nil, nil, os.NewSyscallError("mprotect", err)
 	}
-	_ = unix.MunmapPtr(unsafe.Add(ram, size), hugePage-head)
-	return unsafe.Slice((*byte)(ram), size), nil
+	return ram, whole, nil
 }
 
 // mapOver replaces the mapping under p by a private one of the file.
@@ -39,8 +43,8 @@ func mapOver(p []byte, fd int, off int64) error {
 	return err
 }
 
-// unmapRAM frees what mapRAM returned.
-func unmapRAM(ram []byte) error {
+// unmapRAM frees what mapRAM returned as whole.
+func unmapRAM(whole []byte) error {
 	// SAFETY: it is the whole mapping, and the caller says that nobody uses it any more.
-	return os.NewSyscallError("munmap", unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(ram)), uintptr(len(ram))))
+	return os.NewSyscallError("munmap", unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(whole)), uintptr(len(whole))))
 }

@@ -41,7 +41,7 @@ func TestRealSandboxMemory(t *testing.T) {
 	}
 	if private > maxSandboxPrivate {
 		smaps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
-		t.Errorf("%d KiB private, at most %d\n%s%v", private, maxSandboxPrivate, smaps, err)
+		t.Errorf("%s%v\n%d KiB private beside %d, at most %d", smaps, err, private, guest, maxSandboxPrivate)
 	}
 }
 
@@ -76,9 +76,10 @@ func TestMemoryGivenBack(t *testing.T) {
 	r.wantStdout(t, strconv.Itoa(used<<10)+"\n")
 }
 
-// mapping is one of /proc/PID/smaps: addresses, and its private pages in KiB.
+// mapping is one of /proc/PID/smaps: addresses, permissions, and its private pages in KiB.
 type mapping struct {
 	start, end uint64
+	perms      string
 	private    int
 }
 
@@ -96,7 +97,7 @@ func mappings(t *testing.T, pid int) (all []mapping) {
 			fmt.Sscanf(line[strings.Index(line, ":")+1:], "%d kB", &n)
 			all[len(all)-1].private += n
 		default:
-			if n, _ := fmt.Sscanf(line, "%x-%x ", &m.start, &m.end); n == 2 {
+			if n, _ := fmt.Sscanf(line, "%x-%x %s", &m.start, &m.end, &m.perms); n == 3 {
 				all = append(all, m)
 			}
 		}
@@ -105,7 +106,7 @@ func mappings(t *testing.T, pid int) (all []mapping) {
 }
 
 // privateMemory sums the private pages of a process in KiB, those of the guest's RAM apart: mappings that touch, for kernel and
-// initramfs are files', and are of the RAM's size together.
+// initramfs are files', and are of the RAM's size together. Nothing that can be written touches the RAM (guestmem.Alloc).
 func privateMemory(t *testing.T, pid int) (private, guest int) {
 	t.Helper()
 	all := mappings(t, pid)
@@ -115,7 +116,7 @@ func privateMemory(t *testing.T, pid int) (private, guest int) {
 		for j < len(all) && all[j].start == all[j-1].end && all[j-1].end-all[i].start < guestRAM<<10 {
 			j++
 		}
-		if all[i].start%hugePage == 0 && all[j-1].end-all[i].start == guestRAM<<10 {
+		if all[i].perms == "rw-p" && all[i].start%hugePage == 0 && all[j-1].end-all[i].start == guestRAM<<10 {
 			first, last = i, j
 			break
 		}
