@@ -1,6 +1,7 @@
 package p9server
 
 import (
+	"github.com/lucid-containers/lucid/p9server/hostfs"
 	"github.com/lucid-containers/lucid/p9server/p9"
 	"golang.org/x/sys/unix"
 )
@@ -57,15 +58,20 @@ func (s *Session) getattr(r *Request) error {
 	var a p9.Attr
 	if f.node == nil {
 		s.rootAttr(&a)
-	} else {
-		if err := f.node.Stat(&a); err != nil {
-			return err
-		}
-		if k := f.node.Kind(); k == unix.S_IFREG || k == unix.S_IFDIR {
-			a.Blksize = max(a.Blksize, s.blksize())
-		}
+	} else if err := s.stat(f.node, &a); err != nil {
+		return err
 	}
 	r.out.Attr(&a)
+	return nil
+}
+
+func (s *Session) stat(n *hostfs.Node, a *p9.Attr) error {
+	if err := n.Stat(a); err != nil {
+		return err
+	}
+	if k := n.Kind(); k == unix.S_IFREG || k == unix.S_IFDIR {
+		a.Blksize = max(a.Blksize, s.blksize())
+	}
 	return nil
 }
 

@@ -86,7 +86,7 @@ func (s *Session) gaveSuid(mode uint32) {
 
 // read answers Tread: size[4] Rread tag[2] count[4] data[count], the data
 // straight from the file.
-func (s *Session) read(r *Request, bufs [][]byte, room uint64) (int, error) {
+func (s *Session) read(r *Request, bufs [][]byte) (int, error) {
 	var m p9.Tread
 	if err := m.Decode(r.body); err != nil {
 		return 0, err
@@ -96,7 +96,7 @@ func (s *Session) read(r *Request, bufs [][]byte, room uint64) (int, error) {
 		return 0, err
 	}
 	defer f.unref(s)
-	n := s.dataRoom(m.Count, room)
+	n := s.dataRoom(m.Count, r.room)
 	if f.xattr != nil {
 		n, err = f.xattr.read(bufs, n, m.Offset)
 	} else {
@@ -179,7 +179,7 @@ type dirBuf struct{ recs, entries [64 << 10]byte }
 
 var dirBufs = sync.Pool{New: func() any { return new(dirBuf) }}
 
-func (s *Session) readdir(r *Request, bufs [][]byte, room uint64) (int, error) {
+func (s *Session) readdir(r *Request, bufs [][]byte) (int, error) {
 	var m p9.Treaddir
 	if err := m.Decode(r.body); err != nil {
 		return 0, err
@@ -195,7 +195,7 @@ func (s *Session) readdir(r *Request, bufs [][]byte, room uint64) (int, error) {
 	}
 	buf := dirBufs.Get().(*dirBuf)
 	defer dirBufs.Put(buf)
-	n := min(s.dataRoom(m.Count, room), len(buf.entries))
+	n := min(s.dataRoom(m.Count, r.room), len(buf.entries))
 	var out []byte
 	if of.File == nil {
 		out, err = s.readRoot(buf.entries[:0], n, m.Offset)

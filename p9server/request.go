@@ -34,6 +34,7 @@ type Request struct {
 	done   chan struct{} // made by the first flush that waits; guarded by tags.mu
 
 	body  []byte // the message after its header, private
+	room  uint64 // for the reply
 	fixed [maxFixed]byte
 	out   p9.Reply
 	outb  [maxFixed]byte
@@ -110,11 +111,12 @@ func (r *Request) serve(bufs [][]byte) int {
 	if room < p9.RlerrorSize {
 		return 0
 	}
+	r.room = room
 	r.out.Begin(r.outb[:], r.hdr.Type.Reply(), r.hdr.Tag)
 	err := r.fail
 	if err == nil {
 		var n int
-		n, err = r.dispatch(bufs, room)
+		n, err = r.dispatch(bufs)
 		if err == nil && n > 0 {
 			return n // the reply is in place
 		}
@@ -154,7 +156,7 @@ func errno(err error) syscall.Errno {
 
 // dispatch runs the handler. Handlers of bulk data write their whole reply
 // themselves and return its length; all others fill r.out and return 0.
-func (r *Request) dispatch(bufs [][]byte, room uint64) (int, error) {
+func (r *Request) dispatch(bufs [][]byte) (int, error) {
 	s := r.s
 	if r.hdr.Type == p9.TypeTversion {
 		return 0, s.version(r)
@@ -164,11 +166,11 @@ func (r *Request) dispatch(bufs [][]byte, room uint64) (int, error) {
 	}
 	switch r.hdr.Type {
 	case p9.TypeTread:
-		return s.read(r, bufs, room)
+		return s.read(r, bufs)
 	case p9.TypeTwrite:
 		return 0, s.write(r)
 	case p9.TypeTreaddir:
-		return s.readdir(r, bufs, room)
+		return s.readdir(r, bufs)
 	}
 	if h := handlers[r.hdr.Type]; h != nil {
 		return 0, h(s, r)

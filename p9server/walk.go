@@ -141,6 +141,13 @@ func (s *Session) walk(r *Request) error {
 			r.out.QID(at.node.QID())
 		}
 	}
+	if r.room == p9.WalkAttrSize && m.N == 1 && at.node != nil {
+		// Whoever looks a name up asks for the attributes next. Without them he does.
+		var a p9.Attr
+		if s.stat(at.node, &a) == nil {
+			r.out.Attr(&a)
+		}
+	}
 	nf := &fid{exp: at.exp, node: at.node, uid: f.uid}
 	if m.NewFID != m.FID {
 		return s.addFid(m.NewFID, nf, gen)

@@ -57,12 +57,20 @@ type WalkOptions struct {
 }
 
 // Walk opens the entry name of the directory n: one openat, one statx.
-// A symlink is opened itself, not followed.
+// A symlink is opened itself, not followed. In a directory that was removed the
+// error is ESTALE, not ENOENT: there may be another one of its name.
 func (n *Node) Walk(name []byte, opt WalkOptions) (*Node, error) {
 	if n.kind != unix.S_IFDIR {
 		return nil, unix.ENOTDIR
 	}
-	return n.lookup(name, opt)
+	to, err := n.lookup(name, opt)
+	if err == unix.ENOENT {
+		var st unix.Stat_t
+		if unix.Fstat(n.fd, &st) == nil && st.Nlink == 0 {
+			return nil, unix.ESTALE
+		}
+	}
+	return to, err
 }
 
 func (n *Node) lookup(name []byte, opt WalkOptions) (*Node, error) {

@@ -47,6 +47,12 @@ const (
 	// RlerrorSize is the length of the error reply, the smallest room in
 	// which every request can be answered.
 	RlerrorSize = HeaderSize + 4
+	// GetattrSize is the length of what Rgetattr has behind its header.
+	GetattrSize = 8 + QIDSize + 3*4 + 15*8
+	// WalkAttrSize is the length of an Rwalk of one name with the file's
+	// attributes behind its QID: an extension of ours, for a client that offers
+	// exactly this room (docs/flows/ninep.md, "Attributes with a walk").
+	WalkAttrSize = HeaderSize + 2 + QIDSize + GetattrSize
 	// ReadHeaderSize is what precedes the data of Rread and Rreaddir:
 	// the header and count[4].
 	ReadHeaderSize = HeaderSize + 4
