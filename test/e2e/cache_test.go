@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestHostChangesSeen: the guest keeps files' pages, and still sees at the next open, or stat, what the host has changed
@@ -100,5 +101,88 @@ func TestPagesStay(t *testing.T) {
 	// Most of the others look up cat and its libraries.
 	if second == 0 || first-second < size/msize {
 		t.Errorf("the second reading took %d messages, the first %d: want %d fewer at least", second, first, size/msize)
+	}
+}
+
+// TestHostDirectoriesSeen: the guest knows a directory for up to a second after its last use. What the host puts into it is seen at once, another
+// directory of its name too if the first one is gone, and else after that second. They are not many, and are given up.
+func TestHostDirectoriesSeen(t *testing.T) {
+	b := newBundle(t, "bash", "-c", `while read -r f; do case $f in find) find /many -type d >/dev/null;; *) cat $f 2>&1;; esac; echo .; done`)
+	put := func(text string, path ...string) {
+		t.Helper()
+		f := filepath.Join(append([]string{b.root}, path...)...)
+		must(t, os.MkdirAll(filepath.Dir(f), 0o755))
+		must(t, os.WriteFile(f, []byte(text+"\n"), 0o644))
+	}
+	put("one", "a", "b", "c", "f")
+	b.write()
+	cmd := command(t, "run", "--bundle", b.dir, b.id)
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	cmd.Stderr = os.Stderr
+	must(t, cmd.Start())
+	lines := bufio.NewScanner(out)
+	ask := func(f string) (got string) {
+		t.Helper()
+		fmt.Fprintln(in, f)
+		for lines.Scan() && lines.Text() != "." {
+			got += lines.Text()
+		}
+		return got
+	}
+	want := func(f, want string) {
+		t.Helper()
+		if got := ask(f); got != want {
+			t.Errorf("%s: got %q, want %q", f, got, want)
+		}
+	}
+	const missing = "cat: /a/b/c/new: No such file or directory"
+	want("/a/b/c/f", "one")
+	want("/a/b/c/new", missing)
+	put("new", "a", "b", "c", "new")
+	want("/a/b/c/new", "new")
+
+	must(t, os.RemoveAll(filepath.Join(b.root, "a")))
+	put("two", "a", "b", "c", "f")
+	want("/a/b/c/f", "two")
+	want("/a/b/c/new", missing)
+
+	must(t, os.Rename(filepath.Join(b.root, "a", "b"), filepath.Join(b.root, "old")))
+	put("three", "a", "b", "c", "f")
+	for begin := time.Now(); ask("/a/b/c/f") != "three"; time.Sleep(100 * time.Millisecond) {
+		if time.Since(begin) > 20*time.Second {
+			t.Fatalf("the directory that has been moved away is still there: %q", ask("/a/b/c/f"))
+		}
+	}
+
+	for i := range 300 {
+		must(t, os.MkdirAll(filepath.Join(b.root, "many", fmt.Sprint(i), "x"), 0o755))
+	}
+	want("find", "")
+	open := func() (n int) {
+		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", containerState(t, b.id).Pid))
+		must(t, err)
+		for _, fd := range fds {
+			if to, err := os.Readlink(fd); err == nil && strings.HasPrefix(to, b.root) {
+				n++
+			}
+		}
+		return n
+	}
+	if n := open(); n > 128+32 {
+		t.Errorf("%d files of the container are open after a find, want at most 128 and what its shell has", n)
+	}
+	n := open()
+	for begin := time.Now(); n > 32 && time.Since(begin) < 20*time.Second; time.Sleep(100 * time.Millisecond) {
+		n = open()
+	}
+	if n > 32 {
+		t.Errorf("%d files of the container are still open a while after a find", n)
+	}
+	must(t, in.Close())
+	if code := exitCode(t, cmd.Wait()); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 }
