@@ -257,6 +257,6 @@ func tmuxExec(p *pane, b *bundle) {
 	q.see("^three$")
 	q.keys("C-z")
 	q.see(`^\[1\]\+  Stopped`)
-	q.line("kill -KILL %1; wait; exit 3")
+	q.line("kill -KILL %1; while jobs -s | grep -q .; do sleep 0.1; done; exit 3") // wait takes it for stopped still
 	q.see("^status 3$")
 }
