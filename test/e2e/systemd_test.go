@@ -52,6 +52,12 @@ func TestSystemdV1(t *testing.T) {
 		for c := range strings.FieldsSeq(string(all)) {
 			must(t, os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("-"+c), 0))
 		}
+		// From within a cgroup namespace a hierarchy can be mounted, but not made.
+		for _, options := range []string{"cpu,cpuacct", "memory", "pids", "cpuset", "freezer", "devices", "blkio", "none,name=systemd,xattr"} {
+			dir := t.TempDir()
+			must(t, unix.Mount("cgroup", dir, "cgroup", 0, options))
+			t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		}
 		systemdNamespaces(t, systemdV1)
 		return
 	}
@@ -141,6 +147,9 @@ func systemdNamespaces(t *testing.T, cgroups string) {
 	})
 	var pid string
 	waitLong(t, "systemd", 10*time.Minute, func() bool {
+		if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", init.Process.Pid)); err != nil || strings.Contains(string(status), "\nState:\tZ") {
+			t.Fatalf("it has ended: %v", err)
+		}
 		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", init.Process.Pid, init.Process.Pid))
 		pid = strings.TrimSpace(string(children))
 		if _, e := os.Stat("/proc/" + pid + "/root/run/systemd/private"); err != nil || e != nil {
