@@ -78,6 +78,7 @@ func newAgent(opts boot.Options) *agent {
 			WorkDir:      boot.WorkDir,
 			Pause:        func() (string, error) { return boot.PauseProgram(boot.WorkDir) },
 			OnExit:       a.server.Exited,
+			OnOOM:        a.server.OOM,
 		}),
 	}
 	if a.loud {

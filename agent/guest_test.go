@@ -90,6 +90,7 @@ func TestGuest(t *testing.T) {
 		}
 	})
 	t.Run("exec and signals", func(t *testing.T) { v.t = t; testExec(v) })
+	t.Run("out of memory", func(t *testing.T) { v.t = t; testOOM(v) })
 	t.Run("fork bomb", func(t *testing.T) { v.t = t; testForkBomb(v) })
 	v.t = t
 	v.mustCall(wire.MethodShutdown, nil, nil)
@@ -141,6 +142,57 @@ func testExec(v *vm) {
 		t.Errorf("exit %+v", e)
 	}
 	v.mustCall(wire.MethodDeleteContainer, &wire.DeleteContainer{ID: "long"}, nil)
+}
+
+// testOOM lets a container eat more than it may: as its own process, of which the report comes before the exit, and as one
+// more, after which it goes on.
+func testOOM(v *vm) {
+	t := v.t
+	if _, errs, status := v.run("hungry", "", containerSpec("prog", "eat")); status != 137 {
+		t.Errorf("%q, %d", errs, status)
+	}
+	select {
+	case e := <-v.ooms:
+		if e.ID != "hungry" || e.Kills != 1 {
+			t.Errorf("%+v", e)
+		}
+	default:
+		t.Error("no report by the time of the exit")
+	}
+	spec := containerSpec("prog", "trap")
+	create := func(ids wire.IO) error {
+		return v.call(wire.MethodCreateContainer, &wire.CreateContainer{ID: "host", Spec: spec, Rootfs: "root", IO: ids}, nil)
+	}
+	if _, _, _, err := v.open(create); err != nil {
+		t.Fatal(err)
+	}
+	v.mustCall(wire.MethodStartContainer, &wire.StartContainer{ID: "host"}, nil)
+	for n := uint64(1); n <= 2; n++ {
+		exec := func(ids wire.IO) error {
+			return v.call(wire.MethodExec, &wire.Exec{ID: "host", ExecID: "e", Process: marshal(processSpec("prog", "eat")), IO: ids}, nil)
+		}
+		if _, _, _, err := v.open(exec); err != nil {
+			t.Fatal(err)
+		}
+		if e := v.waitExit(); e.ExecID != "e" || e.Status != 137 {
+			t.Errorf("%+v", e)
+		}
+		select {
+		case e := <-v.ooms:
+			if e.ID != "host" || e.Kills != n {
+				t.Errorf("%+v, want %d kills", e, n)
+			}
+		case <-time.After(bootLimit):
+			t.Fatal("no report")
+		}
+	}
+	v.mustCall(wire.MethodDeleteContainer, &wire.DeleteContainer{ID: "host"}, nil)
+	if e := v.waitExit(); e.Status != 137 {
+		t.Errorf("%+v", e)
+	}
+	if len(v.ooms) != 0 {
+		t.Errorf("%+v", <-v.ooms)
+	}
 }
 
 // testForkBomb takes all tasks or all memory that there is, without a limit of

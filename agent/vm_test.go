@@ -36,6 +36,7 @@ type vm struct {
 	mux     *wire.Mux
 	share   string
 	exits   chan *wire.ContainerExited
+	ooms    chan *wire.ContainerOOM // has room for what one test makes
 	console *lockedBuffer
 	exited  chan error // QEMU's end
 }
@@ -73,7 +74,7 @@ func bootVM(t *testing.T) *vm {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	v := &vm{
 		t: t, share: filepath.Join(dir, "share"), console: new(lockedBuffer),
-		exits: make(chan *wire.ContainerExited, 100), exited: make(chan error, 1),
+		exits: make(chan *wire.ContainerExited, 100), ooms: make(chan *wire.ContainerOOM, 100), exited: make(chan error, 1),
 	}
 	buildRootfs(t, filepath.Join(v.share, "root"))
 	control, streams := filepath.Join(dir, "c"), filepath.Join(dir, "s")
@@ -93,6 +94,9 @@ func bootVM(t *testing.T) *vm {
 	v.client = wire.NewClient(accept(t, cl), func(e wire.Event) {
 		if x, err := e.Exited(); err == nil && e.Method == wire.EventContainerExited {
 			v.exits <- x
+		}
+		if x, err := e.OOM(); err == nil && e.Method == wire.EventContainerOOM {
+			v.ooms <- x
 		}
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), bootLimit)

@@ -32,6 +32,9 @@ type Container struct {
 	start   *spawn.Program      // protected by mu; nil once Start has taken it
 	execs   map[string]*process // protected by mu; nil while one is made
 	deleted bool                // protected by mu
+
+	oomMu    sync.Mutex // held during a report: one is sent before the exit that follows
+	oomKills uint64     // that have been reported; protected by oomMu
 }
 
 // process is one process that the host asked for.
@@ -67,6 +70,9 @@ func (c *Container) RoutineWait(p *process) {
 	defer close(p.done)
 	status := <-p.reaped.Done
 	close(p.exited)
+	if p.execID == "" {
+		c.reportOOM()
+	}
 	stdout, stderr := p.io.Drain(drainLimit)
 	c.cfg.OnExit(&wire.ContainerExited{
 		ID: c.id, ExecID: p.execID, Status: status, Stdout: stdout, Stderr: stderr,
@@ -259,6 +265,7 @@ func (s *Set) Delete(r *wire.DeleteContainer) error {
 	if deleted {
 		return errNotExist
 	}
+	s.oom.remove(c)
 	// The reaper must be able to take the statuses before the cgroup is
 	// empty, and with the init of a pid namespace all others die.
 	_ = c.init.child.Signal(unix.SIGKILL)

@@ -98,12 +98,14 @@ func (b *builder) create(id string) (c *Container, err error) {
 		b.abandon()
 		return nil, err
 	}
-	return &Container{
+	c = &Container{
 		id: id, cfg: b.cfg, cgroup: b.cgroup, devpts: b.devpts, hooks: hooks,
 		init:  newProcess("", b.child, b.reaped, b.stdio),
 		start: execProgram(b.spec.Process, b.file, b.around.filter), around: b.around,
 		execs: make(map[string]*process),
-	}, nil
+	}
+	b.set.oom.add(c) // before anything of the container runs
+	return c, nil
 }
 
 // cgroupName turns an id into a directory name that no other id has.

@@ -131,6 +131,7 @@ func newGuest(t *testing.T) *guest {
 		CgroupParent: cgroupParent(t), WorkDir: work,
 		Pause:  func() (string, error) { return boot.PauseProgram(work) },
 		OnExit: func(e *wire.ContainerExited) { g.exits <- e },
+		OnOOM:  func(e *wire.ContainerOOM) { t.Errorf("%+v", e) },
 	})
 	return g
 }

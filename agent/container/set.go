@@ -32,6 +32,9 @@ type Config struct {
 	// OnExit is called once for each process that ended, by a goroutine of
 	// that process.
 	OnExit func(*wire.ContainerExited)
+	// OnOOM is called when the kernel has killed processes of a container because
+	// memory ran out; before OnExit of the container's process if that is one of them.
+	OnOOM func(*wire.ContainerOOM)
 }
 
 // Limits of a guest.
@@ -61,6 +64,8 @@ type Set struct {
 	mu         sync.Mutex
 	containers map[string]*Container // protected by mu; nil while one is made
 	spare      *cgroup               // protected by mu; see Prepare
+
+	oom oomWatch
 
 	podMu sync.Mutex
 	podNS *spawn.Child // first process of the pod's pid namespace; protected by podMu; nil until it is asked for

@@ -39,18 +39,18 @@ type Server struct {
 	handlers map[string]handler
 
 	mu   sync.Mutex
-	conn *wire.Conn              // protected by mu; nil between two connections
-	lost []*wire.ContainerExited // protected by mu; exits while conn was nil
+	conn *wire.Conn    // protected by mu; nil between two connections
+	lost []*wire.Frame // protected by mu; events while conn was nil
 }
 
-// maxLost bounds the exits that are kept for the next connection.
+// maxLost bounds the events that are kept for the next connection.
 const maxLost = 1024
 
 // handler does one request. after, if there is one, runs when the reply has
 // been sent.
 type handler func(params json.RawMessage) (result any, after func(), err error)
 
-// New returns a Server. Exited must be given to container.Config.OnExit.
+// New returns a Server. Exited and OOM must be given to container.Config.OnExit and OnOOM.
 func New() *Server { return new(Server) }
 
 // Serve answers requests on rw until it ends, and returns why.
@@ -88,8 +88,8 @@ func (s *Server) attach(conn *wire.Conn) {
 	lost := s.lost
 	s.lost = nil
 	s.mu.Unlock()
-	for _, e := range lost {
-		s.Exited(e)
+	for _, f := range lost {
+		s.send(f)
 	}
 }
 
@@ -131,22 +131,33 @@ func (s *Server) do(f *wire.Frame) (any, func(), error) {
 }
 
 // Exited reports the end of a process.
-func (s *Server) Exited(e *wire.ContainerExited) {
+func (s *Server) Exited(e *wire.ContainerExited) { s.event(wire.EventContainerExited, e) }
+
+// OOM reports that memory has run out.
+func (s *Server) OOM(e *wire.ContainerOOM) { s.event(wire.EventContainerOOM, e) }
+
+func (s *Server) event(method string, params any) {
+	data, err := json.Marshal(params)
+	if err != nil {
+		s.debug(method+":", err.Error())
+		return
+	}
+	s.send(&wire.Frame{Method: method, Params: data})
+}
+
+// send sends an event, or keeps it for the next connection.
+func (s *Server) send(f *wire.Frame) {
 	s.mu.Lock()
 	conn := s.conn
 	if conn == nil && len(s.lost) < maxLost {
-		s.lost = append(s.lost, e)
+		s.lost = append(s.lost, f)
 	}
 	s.mu.Unlock()
 	if conn == nil {
 		return
 	}
-	params, err := json.Marshal(e)
-	if err == nil {
-		err = conn.WriteFrame(&wire.Frame{Method: wire.EventContainerExited, Params: params})
-	}
-	if err != nil {
-		s.debug("exit report:", err.Error())
+	if err := conn.WriteFrame(f); err != nil {
+		s.debug(f.Method+":", err.Error())
 	}
 }
 

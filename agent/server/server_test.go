@@ -75,7 +75,7 @@ func start(t *testing.T) *fixture {
 	}
 	f.cfg = server.Config{
 		Guest:      f.guest,
-		Containers: container.NewSet(container.Config{Reaper: reap.New(), OnExit: f.server.Exited}),
+		Containers: container.NewSet(container.Config{Reaper: reap.New(), OnExit: f.server.Exited, OnOOM: f.server.OOM}),
 	}
 	go func() { f.served <- f.server.Serve(guest, f.cfg) }()
 	f.client = wire.NewClient(f.raw, func(e wire.Event) {
@@ -183,6 +183,28 @@ func TestEvents(t *testing.T) {
 	f.server.Exited(&wire.ContainerExited{ID: "c", Status: 3, Stdout: 5})
 	if e := <-f.events; e.ID != "c" || e.Status != 3 || e.Stdout != 5 {
 		t.Errorf("event %+v", e)
+	}
+}
+
+// TestEventsWait: what happens between two connections is told on the next, in order.
+func TestEventsWait(t *testing.T) {
+	s := server.New()
+	s.OOM(&wire.ContainerOOM{ID: "c", Kills: 2})
+	s.Exited(&wire.ContainerExited{ID: "c", Status: 137})
+	host, guest := net.Pipe()
+	t.Cleanup(func() { _ = host.Close() })
+	go func() {
+		_, _ = guest.Write(wire.AppendHello(nil, &wire.Hello{Version: wire.Version}))
+		_ = s.Serve(guest, server.Config{Guest: &fakeGuest{}, Containers: container.NewSet(container.Config{})})
+	}()
+	got := make(chan wire.Event, 2)
+	wire.NewClient(host, func(e wire.Event) { got <- e })
+	first, second := <-got, <-got
+	if x, err := first.OOM(); err != nil || first.Method != wire.EventContainerOOM || x.ID != "c" || x.Kills != 2 {
+		t.Errorf("%+v, %v", first, err)
+	}
+	if x, err := second.Exited(); err != nil || second.Method != wire.EventContainerExited || x.Status != 137 {
+		t.Errorf("%+v, %v", second, err)
 	}
 }
 

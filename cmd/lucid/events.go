@@ -48,7 +48,12 @@ func (a *app) events(ctx context.Context, c *runtime.Container, w io.Writer, int
 	if status == runtime.Stopped {
 		return errors.New("container with id " + c.ID() + " is not running")
 	}
-	var kills uint64
+	kills := make(chan error)
+	if !once {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go routineOOM(ctx, c, kills)
+	}
 	for {
 		stats, err := c.Stats()
 		switch {
@@ -62,12 +67,6 @@ func (a *app) events(ctx context.Context, c *runtime.Container, w io.Writer, int
 		case err != nil:
 			a.log.Warn("no counters", "err", err) // paused, for one
 		default:
-			if stats.MemoryOOMKills > kills && !once {
-				if err := out.Encode(event{Type: "oom", ID: c.ID()}); err != nil {
-					return err
-				}
-			}
-			kills = stats.MemoryOOMKills
 			if err := out.Encode(event{Type: "stats", ID: c.ID(), Data: statsData(stats)}); err != nil {
 				return err
 			}
@@ -75,10 +74,40 @@ func (a *app) events(ctx context.Context, c *runtime.Container, w io.Writer, int
 		if once {
 			return nil
 		}
+		next := time.After(interval)
+		for waiting := true; waiting; {
+			select {
+			case <-next:
+				waiting = false
+			case err := <-kills:
+				if errors.Is(err, runtime.ErrNotRunning) {
+					return nil
+				}
+				if err != nil { // the counters say what has become of it
+					kills = nil
+					continue
+				}
+				if err := out.Encode(event{Type: "oom", ID: c.ID()}); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}
+}
+
+// routineOOM sends a nil when processes of the container have been killed because memory ran out, however many by then,
+// and at last why no more will be told.
+func routineOOM(ctx context.Context, c *runtime.Container, kills chan<- error) {
+	var seen uint64
+	var err error
+	for err == nil {
+		seen, err = c.AwaitOOM(ctx, seen)
 		select {
-		case <-time.After(interval):
+		case kills <- err:
 		case <-ctx.Done():
-			return nil
+			return
 		}
 	}
 }

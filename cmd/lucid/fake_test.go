@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lucid-containers/lucid/internal/control"
+	"github.com/lucid-containers/lucid/internal/wire"
 )
 
 // fakePrefix begins the ID of a container whose sandbox process is this test
@@ -22,7 +23,7 @@ func isFakeSandbox() bool {
 	return len(os.Args) > 2 && os.Args[1] == sandboxName && strings.HasPrefix(os.Args[2], fakePrefix)
 }
 
-// fakeSandbox obeys status, start, kill, pause and resume.
+// fakeSandbox obeys status, start, kill, pause and resume. Its guest has had two OOM kills.
 type fakeSandbox struct {
 	mu    sync.Mutex
 	state control.State // protected by mu
@@ -50,6 +51,9 @@ func fakeSandboxMain() int {
 }
 
 func (f *fakeSandbox) Control(_ context.Context, method string, params json.RawMessage, _ []*os.File) (any, error) {
+	if method == control.MethodOOM {
+		return f.awaitOOM(params)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	paused := f.state == control.StatePaused
@@ -77,6 +81,8 @@ func (f *fakeSandbox) Control(_ context.Context, method string, params json.RawM
 			f.state = control.StateStopped
 			time.AfterFunc(5*time.Millisecond, func() { close(f.gone) }) // after the answer is sent
 		}
+	case control.MethodStats:
+		return wire.StatsResult{MemoryOOMKills: 2}, nil
 	case control.MethodPids:
 		return control.Pids{Pids: []int{os.Getpid()}}, nil
 	case control.MethodExec:
@@ -88,4 +94,16 @@ func (f *fakeSandbox) Control(_ context.Context, method string, params json.RawM
 		return nil, &control.Error{Kind: control.KindBadRequest, Message: "the fake does not know " + method}
 	}
 	return nil, nil
+}
+
+func (f *fakeSandbox) awaitOOM(params json.RawMessage) (any, error) {
+	var seen control.OOM
+	if err := json.Unmarshal(params, &seen); err != nil {
+		return nil, err
+	}
+	if seen.Kills < 2 {
+		return control.OOM{Kills: 2}, nil
+	}
+	<-f.gone
+	return nil, &control.Error{Kind: control.KindNotRunning, Message: "container not running"}
 }

@@ -17,6 +17,7 @@ const (
 	MethodPids   = "pids"   // → Pids
 	MethodStats  = "stats"  // → wire.StatsResult
 	MethodUpdate = "update" // specs.LinuxResources
+	MethodOOM    = "oom"    // OOM → OOM; answers when there are more OOM kills than the request says
 
 	MethodJoin   = "join"   // Join and files: create one more container in a pod's VM; it ends with the connection
 	MethodMember = "member" // Member: another method, for a container that has joined
@@ -89,6 +90,12 @@ type Status struct {
 type Exit struct {
 	Code int
 	At   time.Time
+}
+
+// OOM counts the processes of a container that the guest's kernel has killed because memory ran out. The guest says so, and
+// may say anything; it can only grow.
+type OOM struct {
+	Kills uint64
 }
 
 // KillParams names a signal by its Linux number. It goes to the container's

@@ -304,6 +304,22 @@ func (c *Container) AwaitEnd() error {
 	return c.call(context.Background(), control.MethodEnded, nil, nil)
 }
 
+// AwaitOOM returns when the guest's kernel has killed more than seen processes of the container because memory ran out,
+// and how many by then. ErrNotRunning says that the container has ended and there are no more.
+func (c *Container) AwaitOOM(ctx context.Context, seen uint64) (uint64, error) {
+	var got control.OOM
+	err := c.call(ctx, control.MethodOOM, control.OOM{Kills: seen}, &got)
+	var ce *control.Error
+	switch {
+	case err == nil:
+		return got.Kills, nil
+	case errors.As(err, &ce) && ce.Kind == control.KindNotRunning, !alive(c.dir):
+		return seen, ErrNotRunning
+	default:
+		return seen, err
+	}
+}
+
 func exitStatus(ps *os.ProcessState) int {
 	ws := ps.Sys().(syscall.WaitStatus)
 	if ws.Signaled() {

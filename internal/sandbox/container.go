@@ -67,6 +67,7 @@ type container struct {
 	frozen   atomic.Bool // changed with freezing held
 
 	execs execs
+	oom   oomKills
 
 	starting sync.Once // starts to copy the stdio: a start that failed may be tried again
 
@@ -84,18 +85,29 @@ func newContainer(id string, plan *oci.Plan, times *timeline, log *slog.Logger) 
 
 // onEvent runs on the goroutine that reads the agent's frames.
 func (c *container) onEvent(e wire.Event) {
-	if e.Method != wire.EventContainerExited {
-		return
+	// Nothing that a guest says unasked is worth a log line.
+	switch e.Method {
+	case wire.EventContainerExited:
+		if x, err := e.Exited(); err == nil {
+			if of := c.named(x.ID); of != nil {
+				of.exited(x)
+			}
+		}
+	case wire.EventContainerOOM:
+		if x, err := e.OOM(); err == nil {
+			if of := c.named(x.ID); of != nil {
+				of.oom.grow(x.Kills)
+			}
+		}
 	}
-	x, err := e.Exited()
-	if err != nil {
-		return // nothing that a guest says unasked is worth a log line
+}
+
+// named finds this container or a member of its pod; nil if there is none.
+func (c *container) named(id string) *container {
+	if id == c.id {
+		return c
 	}
-	if x.ID == c.id {
-		c.exited(x)
-	} else if m := c.member(x.ID); m != nil {
-		m.exited(x)
-	}
+	return c.member(id)
 }
 
 // exited takes the agent's word for the end of a process.

@@ -44,6 +44,8 @@ func (c *container) Control(ctx context.Context, method string, params json.RawM
 			return nil, ctx.Err()
 		}
 		return nil, nil
+	case control.MethodOOM:
+		return with(params, func(p *control.OOM) (any, error) { return c.awaitOOM(ctx, p.Kills) })
 	case control.MethodPause:
 		if c.main != nil {
 			return nil, c.freeze(ctx)

@@ -180,20 +180,32 @@ func mountRootfs(mounts []*types.Mount, bundle string) error {
 
 // routineInit waits for the container's end and makes it known.
 func (s *service) routineInit(c *container) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	over, told := make(chan struct{}), make(chan struct{})
 	go func() {
 		// The VM cannot end before its output is out.
 		_ = c.rc.AwaitEnd() // an error means that it is gone
+		close(over)
 		c.init.streams.relax()
 	}()
+	go func() {
+		defer close(told)
+		s.routineOOM(ctx, c, over)
+	}()
 	code := c.rc.Wait()
+	select { // an OOM kill is told before the exit that it makes
+	case <-told:
+	case <-time.After(oomGrace):
+	}
 	p := c.init
 	p.gate.Lock()
 	defer p.gate.Unlock()
 	// Its other processes are gone with the VM: their exits come first.
-	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
-	defer cancel()
+	drain, drained := context.WithTimeout(ctx, drainLimit)
+	defer drained()
 	for _, e := range c.lastExecs() {
-		if err := e.wait(ctx); err != nil {
+		if err := e.wait(drain); err != nil {
 			s.log.Warn("a process outlives its container", "exec", e.execID)
 		}
 	}

@@ -21,12 +21,12 @@
 //	create.go, exec.go, operate.go   the calls
 //	pod.go        which VM a container gets
 //	stdio.go      fifos, files and logging programs; pump.go: one direction
-//	events.go     what containerd is told, in order
+//	events.go     what containerd is told, in order; oom.go: of OOM kills
 //
 // # Order of events
 //
 // create, start, exit, delete of each process, whatever is how fast: a start
-// holds process.gate until its event is queued, and so does an exit. Execs
+// holds process.gate until its event is queued, and so do an exit and an OOM kill. Execs
 // exit before the container does. One queue keeps the order.
 //
 // # Threads

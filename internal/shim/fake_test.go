@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,6 +57,7 @@ func TestMain(m *testing.M) {
 //	print N TEXT  writes TEXT N times to stdout, once to stderr, and exits
 //	cat           copies stdin to stdout, and exits with 0 at its end
 //	sleep         until a signal
+//	eat N         has N processes killed by the OOM killer, one after another, and is the last
 type machine struct {
 	over chan struct{} // the process has ended
 	gone chan struct{} // and its output is out
@@ -65,6 +68,7 @@ type machine struct {
 	args  []string
 	stdio [3]*os.File
 	execs map[string]*fakeExec
+	kills atomic.Uint64 // by the OOM killer
 
 	members map[string]*machine // containers of the pod
 }
@@ -211,6 +215,10 @@ func (m *machine) Control(ctx context.Context, method string, params json.RawMes
 	case control.MethodStart:
 		m.setState(control.StateRunning)
 		go func() {
+			if m.args[0] == "eat" {
+				m.eat()
+				return
+			}
 			m.end(runProgram(m.args, m.stdio[0], m.stdio[1], m.stdio[2], func() { close(m.over) }))
 		}()
 	case control.MethodEnded:
@@ -219,6 +227,8 @@ func (m *machine) Control(ctx context.Context, method string, params json.RawMes
 		case <-m.gone:
 		case <-ctx.Done():
 		}
+	case control.MethodOOM:
+		return m.awaitKill(ctx, params)
 	case control.MethodJoin:
 		return nil, m.join(ctx, params, files)
 	case control.MethodMember:
@@ -266,6 +276,38 @@ func (m *machine) Control(ctx context.Context, method string, params json.RawMes
 		return nil, &control.Error{Kind: control.KindBadRequest, Message: method}
 	}
 	return nil, nil
+}
+
+func (m *machine) eat() {
+	n, _ := strconv.ParseUint(m.args[1], 10, 64)
+	for range n {
+		m.kills.Add(1)
+		time.Sleep(time.Millisecond)
+	}
+	close(m.over)
+	m.end(137)
+}
+
+func (m *machine) awaitKill(ctx context.Context, params json.RawMessage) (any, error) {
+	var p control.OOM
+	if err := json.Unmarshal(params, &p); err != nil {
+		return nil, err
+	}
+	for over := false; ; time.Sleep(time.Millisecond) {
+		if n := m.kills.Load(); n > p.Kills {
+			return control.OOM{Kills: n}, nil
+		}
+		if over {
+			return nil, &control.Error{Kind: control.KindNotRunning, Message: "container not running"}
+		}
+		select {
+		case <-m.gone:
+			over = true
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		default:
+		}
+	}
 }
 
 func (m *machine) setState(s control.State) {

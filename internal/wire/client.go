@@ -30,6 +30,15 @@ func (e Event) Exited() (*ContainerExited, error) {
 	return x, nil
 }
 
+// OOM decodes the event as a ContainerOOM.
+func (e Event) OOM() (*ContainerOOM, error) {
+	x := new(ContainerOOM)
+	if err := json.Unmarshal(e.Params, x); err != nil {
+		return nil, badJSON(err)
+	}
+	return x, nil
+}
+
 // Client is the host's end of the control channel.
 type Client struct {
 	conn    *Conn

@@ -44,6 +44,7 @@ const (
 const (
 	EventHello           = "Hello"           // Hello, the first frame
 	EventContainerExited = "ContainerExited" // ContainerExited
+	EventContainerOOM    = "ContainerOOM"    // ContainerOOM
 )
 
 // Hello is the first frame on the control channel.
@@ -271,6 +272,14 @@ type ContainerExited struct {
 	// another process holds it open.
 	Stdout uint64 `json:"stdout,omitempty"`
 	Stderr uint64 `json:"stderr,omitempty"`
+}
+
+// ContainerOOM says that the kernel has killed processes of a container because memory ran out: the container's
+// or all of the guest's. It comes before the ContainerExited of a process that ended by it.
+type ContainerOOM struct {
+	ID string `json:"id"`
+	// Kills counts them since the container was created.
+	Kills uint64 `json:"kills"`
 }
 
 // Kinds of errors. The text of an error is for the user and has runc's words

@@ -244,3 +244,10 @@ func shimFailures(t *testing.T, d *containerd) {
 	r = d.ctr(t, nil, d.run(t, "fail1", []string{"--rm"}, "/bin/true")...)
 	r.wantCode(t, 0)
 }
+
+// shimOOM: a process that takes more memory than its container may have is killed, and containerd hears why before it hears of the exit.
+func shimOOM(t *testing.T, d *containerd) {
+	r := d.ctr(t, nil, d.run(t, "oom1", []string{"--rm", "--memory-limit", "40000000"}, "/usr/bin/tail", "/dev/zero")...)
+	r.wantCode(t, 137)
+	d.wantEvents(t, "oom1", "create", "start", "oom", "exit", "delete")
+}

@@ -93,6 +93,7 @@ func testShim(t *testing.T, d *containerd, install string) {
 		{"Terminal", shimTerminal},
 		{"Operate", shimOperate},
 		{"Memory", shimMemory},
+		{"OOM", shimOOM},
 		{"ClientComesBack", shimClientComesBack},
 		{"Restart", shimRestart},
 		{"SandboxKilled", shimSandboxKilled},

@@ -116,6 +116,8 @@ func runInPod(tool string, args []string) error {
 		return orphans(n)
 	case "orphan":
 		return orphan()
+	case "eat":
+		eat()
 	case "nap":
 		time.Sleep(300 * time.Millisecond)
 	default:
@@ -195,6 +197,19 @@ func bomb() {
 	}
 	fmt.Println("full")
 	time.Sleep(time.Hour)
+}
+
+// eat takes memory until something ends it.
+func eat() {
+	const step = 1 << 20
+	var all [][]byte
+	for {
+		b := make([]byte, step)
+		for i := 0; i < step; i += os.Getpagesize() {
+			b[i] = 1
+		}
+		all = append(all, b)
+	}
 }
 
 // hook appends to a file what it is and what it reads.

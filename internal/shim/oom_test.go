@@ -1,0 +1,49 @@
+package shim
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	task "github.com/containerd/containerd/api/runtime/task/v2"
+)
+
+// An OOM kill is told before the exit, of a container alone and of one in a pod.
+func TestOOM(t *testing.T) {
+	w := newWorld(t)
+	w.create(&task.CreateTaskRequest{}, "eat", "1")
+	w.start("")
+	if code := w.wait(""); code != 137 {
+		t.Errorf("exit status %d", code)
+	}
+	w.delete("")
+	w.daemon.want(t, "/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit", "/tasks/delete")
+
+	w = newWorld(t)
+	w.run("pod", asSandbox("pod"), "/pause")
+	w.run("one", asMember("pod"), "eat", "1")
+	w.wantExit("one", 137)
+	w.daemon.want(t, "/tasks/create", "/tasks/start", "/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit")
+}
+
+// A guest that says it all the time is told now and then, and the last time before the exit.
+func TestOOMFlood(t *testing.T) {
+	w := newWorld(t)
+	w.create(&task.CreateTaskRequest{}, "eat", "1500")
+	begin := time.Now()
+	w.start("")
+	w.wait("")
+	took := time.Since(begin)
+	w.delete("")
+	eventually(t, "the container is deleted", func() bool { return slices.Contains(w.daemon.topics(), "/tasks/delete") })
+	topics := w.daemon.topics()
+	n := 0
+	for _, topic := range topics {
+		if topic == "/tasks/oom" {
+			n++
+		}
+	}
+	if most := 2 + int(took/oomInterval); n < 2 || n > most || !slices.Equal(topics[len(topics)-3:], []string{"/tasks/oom", "/tasks/exit", "/tasks/delete"}) {
+		t.Errorf("%v in %v, want 2 to %d OOM events", topics, took, most)
+	}
+}
