@@ -31,13 +31,13 @@ bin/%: FORCE
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags='$(LDFLAGS) $(if $(filter lucid-agent,$*),,$(LDHOST))' -o $@ ./cmd/$*
 
-# What the end-to-end tests of the shim drive, besides Debian's containerd. Without CRI and what would need C libraries.
+# What the end-to-end tests of the shim drive, besides Debian's containerd. Without what would need C libraries.
 CONTAINERD_VERSION := v2.4.2
 containerd-v2: bin/containerd-v2/.$(CONTAINERD_VERSION) ## containerd v2 and its ctr, for tests of the shim
 
-bin/containerd-v2/.$(CONTAINERD_VERSION):
+bin/containerd-v2/.$(CONTAINERD_VERSION): Makefile
 	@mkdir -p $(@D)
-	GOBIN=$(abspath $(@D)) GOFLAGS= $(GO) install -trimpath -ldflags='-s -w' -tags no_cri,no_btrfs,no_devmapper,no_zfs,no_aufs \
+	GOBIN=$(abspath $(@D)) GOFLAGS= $(GO) install -trimpath -ldflags='-s -w' -tags no_btrfs,no_devmapper,no_zfs,no_aufs \
 	  github.com/containerd/containerd/v2/cmd/{containerd,ctr}@$(CONTAINERD_VERSION)
 	@touch $@
 

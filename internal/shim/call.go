@@ -79,9 +79,15 @@ func parseCall(args []string, getenv func(string) string) (*call, error) {
 	return c, nil
 }
 
+// sandboxFile is where containerd 2 writes the ID of the sandbox of a container for which it has not called `start`.
+const sandboxFile = "sandbox"
+
 // readRole looks into the bundle for what groups containers. What is wrong with it is
 // told by Create.
 func (c *call) readRole() (oci.Role, string) {
+	if id, err := os.ReadFile(c.inBundle(sandboxFile)); err == nil && len(id) > 0 {
+		return oci.Member, string(id)
+	}
 	var config struct {
 		Annotations map[string]string `json:"annotations"`
 	}

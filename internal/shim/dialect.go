@@ -21,8 +21,12 @@ const (
 	protobuf
 )
 
-// shimVersion is 2: version 3 would promise a sandbox service.
-const shimVersion = 2
+// Versions of the protocol. 3 says that there is a sandbox service, and that containers of a sandbox need no `start`. Containerd
+// 1.7 refuses it, and says no less of itself on the way here than 2.2 does: so it is for those alone that speak protobuf.
+const (
+	taskVersion    = 2
+	sandboxVersion = 3
+)
 
 // maxStart bounds what start reads, in bytes: upstream's own limit.
 const maxStart = 10 << 20
@@ -51,7 +55,7 @@ func (c *call) recognise(stdin []byte) dialect {
 	if proto.Unmarshal(stdin, &a) == nil {
 		c.takeOptions(&a)
 	}
-	if c.maxVersion >= shimVersion {
+	if c.maxVersion >= taskVersion {
 		return jsonV2
 	}
 	return plain
@@ -69,13 +73,13 @@ func (c *call) takeOptions(a *anypb.Any) {
 func (d dialect) answer(address string) ([]byte, error) {
 	switch d {
 	case protobuf:
-		return proto.Marshal(&bootstrap.BootstrapResult{Version: shimVersion, Address: address, Protocol: "ttrpc"})
+		return proto.Marshal(&bootstrap.BootstrapResult{Version: sandboxVersion, Address: address, Protocol: "ttrpc"})
 	case jsonV2:
 		return json.Marshal(struct {
 			Version  int    `json:"version"`
 			Address  string `json:"address"`
 			Protocol string `json:"protocol"`
-		}{shimVersion, address, "ttrpc"})
+		}{taskVersion, address, "ttrpc"})
 	default:
 		return []byte(address), nil
 	}

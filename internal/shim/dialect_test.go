@@ -128,7 +128,7 @@ func checkAnswer(t *testing.T, d dialect) {
 		}
 	case protobuf:
 		var r bootstrap.BootstrapResult
-		if err := proto.Unmarshal(answer, &r); err != nil || r.Version != 2 || r.Address != address || r.Protocol != "ttrpc" {
+		if err := proto.Unmarshal(answer, &r); err != nil || r.Version != 3 || r.Address != address || r.Protocol != "ttrpc" {
 			t.Errorf("%q, %v", answer, err)
 		}
 	}

@@ -20,6 +20,7 @@
 //	service.go    which container; process.go: one process and its states
 //	create.go, exec.go, operate.go   the calls
 //	pod.go        which VM a container gets
+//	sandbox.go    the sandbox service; sandboxspec.go: what it asks for; sandboxwire.go: its messages
 //	stdio.go      fifos, files and logging programs; pump.go: one direction
 //	events.go     what containerd is told, in order; oom.go: of OOM kills
 //

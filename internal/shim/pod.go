@@ -5,6 +5,7 @@ package shim
 //	alone     one to itself
 //	sandbox   one that members join; it has no process of its own
 //	member    its sandbox's, which has to be here: `start` has given containerd the address
+//	any       the sandbox service's, if that has made one: that containerd asks here says that it belongs there
 //	grouped   that of its group. The first one's Create makes it, and the last one's Delete
 //	          takes it away: containerd knows nothing of it
 
@@ -29,6 +30,7 @@ import (
 type pod struct {
 	id    string // of the container that is it
 	group string // empty for a sandbox's
+	api   bool   // made by the sandbox service, not by a container
 	rc    *runtime.Container
 }
 
@@ -55,12 +57,14 @@ func (s *service) place(ctx context.Context, r *task.CreateTaskRequest, spec *sp
 	role, name := oci.RoleOf(spec.Annotations, r.ID)
 	s.podMu.Lock()
 	defer s.podMu.Unlock()
-	switch role {
-	case oci.Member:
+	switch {
+	case role == oci.Alone && s.pod != nil && s.pod.api:
+		role = oci.Member
+	case role == oci.Member:
 		if s.pod == nil || s.pod.group != "" || s.pod.id != name {
 			return nil, status.Errorf(codes.FailedPrecondition, "sandbox %s is not here", name)
 		}
-	case oci.Grouped:
+	case role == oci.Grouped:
 		if s.pod == nil {
 			if err := s.openGroup(ctx, r, spec, name); err != nil {
 				return nil, err
@@ -78,6 +82,9 @@ func (s *service) place(ctx context.Context, r *task.CreateTaskRequest, spec *sp
 	known, err := s.rt.PodFor(s.pod.id)
 	if err != nil {
 		return nil, err
+	}
+	if s.pod.api {
+		shareMemory(spec, known)
 	}
 	return &place{role: role, pod: s.pod.id, spec: known}, nil
 }
@@ -127,14 +134,8 @@ func (s *service) openGroup(ctx context.Context, r *task.CreateTaskRequest, spec
 	}
 	// These are the container's.
 	cfg.Plan.Host.Hooks, cfg.Plan.Host.CgroupsPath, cfg.Plan.Host.Resources, cfg.Plan.Guest.Linux = nil, "", nil, nil
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer null.Close()
-	cfg.Stdio = [3]*os.File{null, null, null}
 	cfg.Spec = &specs.Spec{Version: spec.Version}
-	rc, err := s.rt.Create(ctx, *cfg)
+	rc, err := s.boot(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -144,6 +145,17 @@ func (s *service) openGroup(ctx context.Context, r *task.CreateTaskRequest, spec
 	go rc.Wait()
 	s.pod = &pod{id: id, group: group, rc: rc}
 	return nil
+}
+
+// boot makes a VM without a process, which has no stdio.
+func (s *service) boot(ctx context.Context, cfg *runtime.CreateConfig) (*runtime.Container, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	cfg.Stdio = [3]*os.File{null, null, null}
+	return s.rt.Create(ctx, *cfg)
 }
 
 // leaveGroup takes the VM of a group away when its last container, id, goes.

@@ -68,6 +68,7 @@ func serve(c *call) error {
 	ended := make(chan struct{})
 	s := newService(c, rt, events, log, sync.OnceFunc(func() { close(ended) }))
 	register(server, s)
+	registerSandbox(server, s)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(context.Background(), l) }()
 	go s.routineSignals()

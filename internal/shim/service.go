@@ -25,6 +25,7 @@ type service struct {
 	mu         sync.Mutex
 	creating   map[string]bool       // IDs; protected by mu
 	containers map[string]*container // from Create to Delete, by ID; protected by mu
+	sandbox    *sandbox              // nil without one; without rc while it is made; protected by mu
 
 	podMu sync.Mutex // held while one is made
 	pod   *pod       // nil without one; protected by podMu
@@ -117,11 +118,17 @@ func (s *service) Connect(_ context.Context, r *task.ConnectRequest) (*task.Conn
 	if c, err := s.container(r.ID); err == nil {
 		_, pid := c.init.look()
 		resp.TaskPid = uint32(pid)
+		return resp, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b := s.sandbox; b != nil && b.rc != nil && b.id == r.ID {
+		resp.TaskPid = uint32(b.rc.Pid())
 	}
 	return resp, nil
 }
 
-// Shutdown ends the server, unless there is a container.
+// Shutdown ends the server, unless there is a container or a sandbox.
 func (s *service) Shutdown(context.Context, *task.ShutdownRequest) (*emptypb.Empty, error) {
 	s.exitIfIdle()
 	return &emptypb.Empty{}, nil
@@ -130,7 +137,7 @@ func (s *service) Shutdown(context.Context, *task.ShutdownRequest) (*emptypb.Emp
 func (s *service) exitIfIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.containers)+len(s.creating) == 0 {
+	if len(s.containers)+len(s.creating) == 0 && s.sandbox == nil {
 		s.exit()
 	}
 }

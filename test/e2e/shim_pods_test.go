@@ -3,10 +3,12 @@
 package e2e
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -66,7 +68,9 @@ func (d *containerd) inPod(t *testing.T, pod string, more ...string) []string {
 }
 
 // virtualMachines counts the processes that hold one.
-func virtualMachines(t *testing.T) int {
+func virtualMachines(t *testing.T) int { t.Helper(); return len(virtualMachinePids(t)) }
+
+func virtualMachinePids(t *testing.T) []string {
 	t.Helper()
 	fds, err := filepath.Glob("/proc/[0-9]*/fd/[0-9]*")
 	must(t, err)
@@ -76,7 +80,7 @@ func virtualMachines(t *testing.T) int {
 			pids[strings.Split(fd, "/")[2]] = true
 		}
 	}
-	return len(pids)
+	return slices.Collect(maps.Keys(pids))
 }
 
 const listen = `ipcmk -M 12345 >/dev/null; hostname >/vol/name

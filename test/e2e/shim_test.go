@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -29,6 +30,7 @@ type containerd struct {
 	name   string
 	bin    string // directory of containerd and ctr
 	cri    string // configuration of the CRI plugin; empty: without it
+	format int    // of the configuration; 0: 2, which all know
 	dir    string
 	log    string
 	events string
@@ -63,15 +65,15 @@ func newContainerd(t *testing.T, d *containerd, install string) *containerd {
 	t.Cleanup(func() { _ = unix.Unmount(d.dir, unix.MNT_DETACH) })
 	disabled := `"io.containerd.internal.v1.opt"`
 	if d.cri == "" {
-		disabled += `, "io.containerd.grpc.v1.cri"`
+		disabled += `, "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images"`
 	}
-	must(t, os.WriteFile(filepath.Join(d.dir, "config.toml"), fmt.Appendf(nil, `version = 2
+	must(t, os.WriteFile(filepath.Join(d.dir, "config.toml"), fmt.Appendf(nil, `version = %[4]d
 root = "%[1]s/root"
 state = "%[1]s/state"
 disabled_plugins = [%[2]s]
 [grpc]
   address = "%[1]s/c.sock"
-%[3]s`, d.dir, disabled, d.cri), 0o644))
+%[3]s`, d.dir, disabled, d.cri, cmp.Or(d.format, 2)), 0o644))
 	d.start(t)
 	t.Cleanup(func() { d.end(t) })
 	t.Cleanup(func() {
@@ -239,6 +241,7 @@ func (d *containerd) wantNothing(t *testing.T) {
 	wantNoSandbox(t)
 	for _, pattern := range []string{
 		"/run/containerd/s/*", "/run/containerd/lucid/*/*", filepath.Join(d.dir, "state/io.containerd.runtime.v2.task/*/*"),
+		filepath.Join(d.dir, "state/io.containerd.sandbox.controller.v1.shim/*/*"),
 	} {
 		if left, err := filepath.Glob(pattern); err != nil || len(left) > 0 {
 			t.Errorf("left: %v, %v", left, err)
