@@ -28,9 +28,10 @@ import (
 
 // pod is the VM that the containers of this shim share.
 type pod struct {
-	id    string // of the container that is it
-	group string // empty for a sandbox's
-	api   bool   // made by the sandbox service, not by a container
+	id    string        // of the container that is it
+	group string        // empty for a sandbox's
+	api   bool          // made by the sandbox service, not by a container
+	files []specs.Mount // what its containers have in /etc, if Kubernetes asked for it
 	rc    *runtime.Container
 }
 
@@ -85,6 +86,7 @@ func (s *service) place(ctx context.Context, r *task.CreateTaskRequest, spec *sp
 	}
 	if s.pod.api {
 		shareMemory(spec, known)
+		addPodFiles(spec, s.pod.files)
 	}
 	return &place{role: role, pod: s.pod.id, spec: known}, nil
 }

@@ -32,7 +32,7 @@ import (
 // sandbox is what CreateSandbox has made.
 type sandbox struct {
 	id      string
-	rc      *runtime.Container
+	rc      *runtime.Container // nil while it is made; protected by service.mu
 	spec    *specs.Spec
 	created time.Time
 	exited  chan struct{} // closed when the VM has ended; then the rest is set
@@ -69,8 +69,9 @@ func (s *service) onSandbox(call func(context.Context, *sandbox, message) ([]byt
 	return func(ctx context.Context, r message) ([]byte, error) {
 		s.mu.Lock()
 		b := s.sandbox
+		known := b != nil && b.rc != nil && b.id == r.text(1)
 		s.mu.Unlock()
-		if b == nil || b.rc == nil || b.id != r.text(1) {
+		if !known {
 			return nil, status.Errorf(codes.NotFound, "sandbox %s does not exist", r.text(1))
 		}
 		return call(ctx, b, r)
@@ -84,7 +85,10 @@ func (s *service) createSandbox(ctx context.Context, r message) (_ []byte, err e
 	if !filepath.IsAbs(bundle) {
 		return nil, status.Errorf(codes.InvalidArgument, "bundle %q is not an absolute path", bundle)
 	}
-	spec, err := sandboxSpec(b.id, bundle, r)
+	config, err := podConfigOf(r)
+	if err == nil {
+		b.spec, err = sandboxSpec(b.id, bundle, r, config)
+	}
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -94,21 +98,33 @@ func (s *service) createSandbox(ctx context.Context, r message) (_ []byte, err e
 	if err := s.claimSandbox(b); err != nil {
 		return nil, err
 	}
-	var rc *runtime.Container
-	cfg, err := s.createConfig(&task.CreateTaskRequest{ID: b.id, Bundle: bundle}, spec, &place{role: oci.Sandbox})
-	if err == nil {
-		rc, err = s.boot(ctx, cfg)
-	}
+	pod, err := s.bootSandbox(ctx, b, bundle, config)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
 		s.sandbox = nil
 		return nil, err
 	}
-	s.sandbox = &sandbox{id: b.id, rc: rc, spec: spec, created: b.created, exited: b.exited}
-	s.pod = &pod{id: b.id, rc: rc, api: true}
-	go s.sandbox.routineWait()
+	b.rc, s.pod = pod.rc, pod
+	go b.routineWait()
 	return nil, nil
+}
+
+// bootSandbox makes the VM, and the files of a pod of Kubernetes.
+func (s *service) bootSandbox(ctx context.Context, b *sandbox, bundle string, config message) (*pod, error) {
+	p := &pod{id: b.id, api: true}
+	if config != nil {
+		var err error
+		if p.files, err = writePodFiles(bundle, config); err != nil {
+			return nil, err
+		}
+	}
+	cfg, err := s.createConfig(&task.CreateTaskRequest{ID: b.id, Bundle: bundle}, b.spec, &place{role: oci.Sandbox})
+	if err != nil {
+		return nil, err
+	}
+	p.rc, err = s.boot(ctx, cfg)
+	return p, err
 }
 
 // claimSandbox reserves this shim for one.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -181,7 +182,7 @@ func TestSandboxFails(t *testing.T) {
 func TestSandboxSpec(t *testing.T) {
 	options, err := proto.Marshal(&cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: "web", Attempt: 3}, Hostname: "web-0", LogDirectory: "/var/log/x",
-		Annotations: labels{"lucid.kernel": "/evil"},
+		Annotations: labels{"lucid.memory": "1g"},
 		Linux: &cri.LinuxPodSandboxConfig{
 			CgroupParent: "/kubepods/pod1", Sysctls: labels{"net.core.somaxconn": "7", "kernel.msgmax": "8"},
 			SecurityContext: &cri.LinuxSandboxSecurityContext{Privileged: true},
@@ -189,18 +190,21 @@ func TestSandboxSpec(t *testing.T) {
 		},
 	})
 	must(t, err)
-	request := func(r *api.CreateSandboxRequest) message {
+	request := func(r *api.CreateSandboxRequest) (m, config message) {
 		t.Helper()
 		data, err := proto.Marshal(r)
 		must(t, err)
-		m, err := parseMessage(data)
+		m, err = parseMessage(data)
 		must(t, err)
-		return m
+		config, err = podConfigOf(m)
+		must(t, err)
+		return m, config
 	}
 	bundle := t.TempDir()
-	spec, err := sandboxSpec("id", bundle, request(&api.CreateSandboxRequest{
+	r, config := request(&api.CreateSandboxRequest{
 		NetnsPath: "/run/netns/x", Annotations: labels{"lucid.vcpus": "2"}, Options: &anypb.Any{TypeUrl: podConfig, Value: options},
-	}))
+	})
+	spec, err := sandboxSpec("id", bundle, r, config)
 	must(t, err)
 	if len(spec.Annotations) != 1 || spec.Annotations["lucid.vcpus"] != "2" {
 		t.Errorf("annotations %v: the pod's own are not to be trusted", spec.Annotations)
@@ -241,10 +245,49 @@ func TestSandboxSpec(t *testing.T) {
 	}
 	options, err = proto.Marshal(&cri.PodSandboxConfig{Linux: &cri.LinuxPodSandboxConfig{CgroupParent: "/kubepods.slice/kubepods-pod1.slice"}})
 	must(t, err)
-	spec, err = sandboxSpec("id", bundle, request(&api.CreateSandboxRequest{Options: &anypb.Any{TypeUrl: podConfig, Value: options}}))
+	r, config = request(&api.CreateSandboxRequest{Options: &anypb.Any{TypeUrl: podConfig, Value: options}})
+	spec, err = sandboxSpec("id", bundle, r, config)
 	if err != nil || spec.Linux.CgroupsPath != "kubepods-pod1.slice:cri-containerd:id" {
 		t.Errorf("%+v, %v", spec, err)
 	}
+}
+
+// TestPodFiles: a container finds the pod's name and resolver in /etc, but for what it has from elsewhere.
+func TestPodFiles(t *testing.T) {
+	dir := t.TempDir()
+	files := func(c *cri.PodSandboxConfig) []specs.Mount {
+		t.Helper()
+		data, err := proto.Marshal(c)
+		must(t, err)
+		config, err := parseMessage(data)
+		must(t, err)
+		mounts, err := writePodFiles(dir, config)
+		must(t, err)
+		return mounts
+	}
+	want := func(name, text string) {
+		t.Helper()
+		if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(data) != text {
+			t.Errorf("%s: %q, %v; want %q", name, data, err, text)
+		}
+	}
+	hosts := func(name string) string { data, _ := os.ReadFile(filepath.Join("/etc", name)); return string(data) }
+	mounts := files(&cri.PodSandboxConfig{Hostname: "web-0", DnsConfig: &cri.DNSConfig{
+		Servers: []string{"192.0.2.1", "192.0.2.2"}, Searches: []string{"a.example", "b.example"}, Options: []string{"ndots:5"},
+	}})
+	want("hostname", "web-0\n")
+	want("hosts", hosts("hosts"))
+	want("resolv.conf", "search a.example b.example\nnameserver 192.0.2.1\nnameserver 192.0.2.2\noptions ndots:5\n")
+	spec := &specs.Spec{Root: &specs.Root{Readonly: true}, Mounts: []specs.Mount{{Destination: "/etc/hosts/", Source: "/kubelets"}}}
+	addPodFiles(spec, mounts)
+	if len(spec.Mounts) != 3 || spec.Mounts[1].Destination != "/etc/hostname" || spec.Mounts[1].Source != filepath.Join(dir, "hostname") ||
+		!slices.Contains(spec.Mounts[2].Options, "ro") || slices.Contains(mounts[2].Options, "ro") {
+		t.Errorf("%+v", spec.Mounts)
+	}
+	files(&cri.PodSandboxConfig{DnsConfig: &cri.DNSConfig{}})
+	want("resolv.conf", "")
+	files(&cri.PodSandboxConfig{})
+	want("resolv.conf", hosts("resolv.conf"))
 }
 
 // FuzzMessage: nothing that is sent ends the shim.
@@ -256,8 +299,13 @@ func FuzzMessage(f *testing.F) {
 	f.Add(data)
 	dir := f.TempDir()
 	f.Fuzz(func(_ *testing.T, data []byte) {
-		if m, err := parseMessage(data); err == nil {
-			_, _ = sandboxSpec("id", dir, m)
+		m, err := parseMessage(data)
+		if err != nil {
+			return
+		}
+		if config, err := podConfigOf(m); err == nil {
+			_, _ = sandboxSpec("id", dir, m, config)
+			_, _ = writePodFiles(dir, config)
 		}
 	})
 }

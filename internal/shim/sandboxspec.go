@@ -24,8 +24,8 @@ const sharedMemory = "shm"
 
 // sandboxSpec is the specification that a pause container would have for what CreateSandbox asks. Who creates sandboxes without
 // Kubernetes may give one in the bundle. Of the pod's own annotations none is taken: they are the word of whoever writes the pod,
-// and annotations choose the VM's kernel.
-func sandboxSpec(id, bundle string, r message) (*specs.Spec, error) {
+// and annotations choose the VM's size and template.
+func sandboxSpec(id, bundle string, r, config message) (*specs.Spec, error) {
 	spec := &specs.Spec{
 		Version: specs.Version,
 		// Of these nothing is run.
@@ -57,23 +57,28 @@ func sandboxSpec(id, bundle string, r message) (*specs.Spec, error) {
 	spec.Mounts = append(spec.Mounts, specs.Mount{
 		Destination: devShm, Type: "bind", Source: filepath.Join(bundle, sharedMemory), Options: []string{"rbind"},
 	})
-	options, err := r.sub(4) // a google.protobuf.Any: type_url, value
-	if err == nil && path.Base(options.text(1)) == podConfig {
-		var config message
-		if config, err = options.sub(2); err == nil {
-			err = applyPodConfig(spec, id, config)
-		}
-	}
-	if err != nil {
+	if err := applyPodConfig(spec, id, config); err != nil {
 		return nil, fmt.Errorf("options: %w", err)
 	}
 	return spec, oci.Validate(spec)
+}
+
+// podConfigOf is the PodSandboxConfig in a CreateSandboxRequest; nil if there is none.
+func podConfigOf(r message) (message, error) {
+	options, err := r.sub(4) // a google.protobuf.Any: type_url, value
+	if err != nil || path.Base(options.text(1)) != podConfig {
+		return nil, err
+	}
+	return options.sub(2)
 }
 
 // applyPodConfig takes over what counts of a PodSandboxConfig (k8s.io/cri-api, runtime/v1/api.proto):
 // hostname = 2; linux = 8, of that cgroup_parent = 1, sysctls = 3, resources = 5, of those cpu_period = 1, cpu_quota = 2,
 // memory_limit_in_bytes = 4.
 func applyPodConfig(spec *specs.Spec, id string, config message) error {
+	if config == nil {
+		return nil
+	}
 	spec.Hostname = config.text(2)
 	linux, err := config.sub(8)
 	if err != nil {
@@ -109,23 +114,4 @@ func applyPodConfig(spec *specs.Spec, id string, config message) error {
 	}
 	spec.Linux.Resources = r
 	return nil
-}
-
-const devShm = "/dev/shm"
-
-// shareMemory gives a container that is in the pod's IPC namespace the pod's /dev/shm. Without a pause container nothing on the
-// host stands for it, so its specification asks for one of its own.
-func shareMemory(spec *specs.Spec, known *oci.Pod) {
-	if spec.Linux == nil {
-		return
-	}
-	joins := false
-	for _, n := range spec.Linux.Namespaces {
-		joins = joins || n.Type == specs.IPCNamespace && n.Path != ""
-	}
-	for i := range spec.Mounts {
-		if m := &spec.Mounts[i]; joins && filepath.Clean(m.Destination) == devShm && m.Type == "tmpfs" {
-			m.Type, m.Source, m.Options = "bind", known.SharedMemory, []string{"rbind", "nosuid", "noexec", "nodev"}
-		}
-	}
 }

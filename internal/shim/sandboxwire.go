@@ -72,6 +72,19 @@ func (m message) sub(number protowire.Number) (message, error) {
 	return parseMessage(m.last(number).data)
 }
 
+func (m message) has(number protowire.Number) bool { return m.last(number).number == number }
+
+// texts is a repeated string.
+func (m message) texts(number protowire.Number) []string {
+	var all []string
+	for _, f := range m {
+		if f.number == number {
+			all = append(all, string(f.data))
+		}
+	}
+	return all
+}
+
 // table is a map<string, string>.
 func (m message) table(number protowire.Number) (map[string]string, error) {
 	table := map[string]string{}

@@ -105,6 +105,7 @@ func (k *kubelet) runPod(name string, pid cri.NamespaceMode) {
 	options := &cri.NamespaceOption{Network: cri.NamespaceMode_NODE, Pid: pid, Ipc: cri.NamespaceMode_POD}
 	k.config = &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: name, Uid: "uid-" + name, Namespace: "default"}, LogDirectory: logs, Hostname: name + "-host",
+		DnsConfig: &cri.DNSConfig{Servers: []string{"192.0.2.7"}, Searches: []string{"pods.example"}},
 		Linux: &cri.LinuxPodSandboxConfig{
 			SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: options},
 			Sysctls:         map[string]string{"kernel.shm_rmid_forced": "1"}, Resources: k.limits,
@@ -205,6 +206,9 @@ cat /dev/shm/s; echo mine >/vol/mine; echo done >&2; exit 7`)
 	wantContains(t, string(log), " stdout F ready\n")
 	if got := k.exec(server, "cat /vol/mine /proc/sys/kernel/shm_rmid_forced"); got != "mine\n1\n" {
 		t.Errorf("volume and sysctl: %q", got)
+	}
+	if got := k.exec(server, "cat /etc/hostname /etc/resolv.conf; grep -c localhost /etc/hosts >/dev/null && echo hosts"); got != "web-host\nsearch pods.example\nnameserver 192.0.2.7\nhosts\n" {
+		t.Errorf("files in /etc: %q", got)
 	}
 	if n, shims := virtualMachines(t), shimPids(t, ""); n != 1 || len(shims) != 1 {
 		t.Errorf("%d VMs, shims %v: want one of each", n, shims)
