@@ -241,11 +241,15 @@ func (s *service) pingSandbox(_ context.Context, b *sandbox, _ message) ([]byte,
 }
 
 // shutdownSandbox takes the VM away, and lets the server end when no container is left.
-func (s *service) shutdownSandbox(_ context.Context, b *sandbox, _ message) ([]byte, error) {
+func (s *service) shutdownSandbox(ctx context.Context, b *sandbox, _ message) ([]byte, error) {
 	if err := s.rt.Discard(b.rc); err != nil {
 		return nil, err
 	}
-	<-b.exited // it has been killed
+	select {
+	case <-b.exited: // it has been killed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	s.close(b.id)
 	s.mu.Lock()
 	if s.sandbox == b {

@@ -26,17 +26,18 @@ const sharedMemory = "shm"
 // Kubernetes may give one in the bundle. Of the pod's own annotations none is taken: they are the word of whoever writes the pod,
 // and annotations choose the VM's size and template.
 func sandboxSpec(id, bundle string, r, config message) (*specs.Spec, error) {
-	spec := &specs.Spec{
-		Version: specs.Version,
-		// Of these nothing is run.
-		Process: &specs.Process{Cwd: "/", Args: []string{"/pause"}}, Root: &specs.Root{Path: rootfsDir},
-	}
+	spec := new(specs.Spec)
 	data, err := os.ReadFile(filepath.Join(bundle, oci.ConfigFile))
 	if err == nil {
 		err = json.Unmarshal(data, spec)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
+	}
+	// Of these nothing is run.
+	spec.Process, spec.Root = &specs.Process{Cwd: "/", Args: []string{"/pause"}}, &specs.Root{Path: rootfsDir}
+	if spec.Version == "" {
+		spec.Version = specs.Version
 	}
 	if spec.Linux == nil {
 		spec.Linux = &specs.Linux{}

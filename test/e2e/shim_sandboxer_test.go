@@ -48,6 +48,7 @@ func TestShimSandboxer(t *testing.T) {
 		test func(*testing.T, *kubelet)
 	}{
 		{"Limits", sandboxerLimits},
+		{"Ctr", sandboxerCtr},
 		{"Restart", sandboxerRestart},
 		{"ShimKilled", sandboxerShimKilled},
 		{"SandboxKilled", sandboxerSandboxKilled},
@@ -81,6 +82,28 @@ func sandboxerLimits(t *testing.T, k *kubelet) {
 		t.Errorf("reason %q", r.Status.Reason)
 	}
 	k.endPod()
+}
+
+// sandboxerCtr: a sandbox without Kubernetes, and two containers in it that say nothing of it themselves.
+func sandboxerCtr(t *testing.T, k *kubelet) {
+	config := filepath.Join(k.d.dir, "sandbox.json")
+	must(t, os.WriteFile(config, []byte(`{"hostname":"box"}`), 0o644))
+	k.d.must(t, "sandboxes", "run", "--runtime", shimRuntime, config, "box1")
+	t.Cleanup(func() { k.d.ctr(t, nil, "sandboxes", "rm", "-f", "box1") })
+	script := "cat /proc/sys/kernel/random/boot_id; exit 3"
+	var boots [2]string
+	for i := range boots {
+		r := k.d.ctr(t, nil, k.d.run(t, fmt.Sprint("inbox", i), []string{"--rm", "--sandbox", "box1"}, "/bin/sh", "-c", script)...)
+		r.wantCode(t, 3)
+		boots[i] = r.stdout
+	}
+	if boots[0] == "" || boots[0] != boots[1] {
+		t.Errorf("%q: not the same VM", boots)
+	}
+	if n, shims := virtualMachines(t), shimPids(t, ""); n != 1 || len(shims) != 1 {
+		t.Errorf("%d VMs, shims %v: want one of each", n, shims)
+	}
+	k.d.must(t, "sandboxes", "rm", "-f", "box1")
 }
 
 // sandboxerRestart kills the daemon. Its successor finds the pod and what runs in it.
