@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -276,38 +275,6 @@ func (m *machine) Control(ctx context.Context, method string, params json.RawMes
 		return nil, &control.Error{Kind: control.KindBadRequest, Message: method}
 	}
 	return nil, nil
-}
-
-func (m *machine) eat() {
-	n, _ := strconv.ParseUint(m.args[1], 10, 64)
-	for range n {
-		m.kills.Add(1)
-		time.Sleep(time.Millisecond)
-	}
-	close(m.over)
-	m.end(137)
-}
-
-func (m *machine) awaitKill(ctx context.Context, params json.RawMessage) (any, error) {
-	var p control.OOM
-	if err := json.Unmarshal(params, &p); err != nil {
-		return nil, err
-	}
-	for over := false; ; time.Sleep(time.Millisecond) {
-		if n := m.kills.Load(); n > p.Kills {
-			return control.OOM{Kills: n}, nil
-		}
-		if over {
-			return nil, &control.Error{Kind: control.KindNotRunning, Message: "container not running"}
-		}
-		select {
-		case <-m.gone:
-			over = true
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		default:
-		}
-	}
 }
 
 func (m *machine) setState(s control.State) {

@@ -1,12 +1,50 @@
 package shim
 
 import (
+	"context"
+	"encoding/json"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
+
+	"github.com/lucid-containers/lucid/internal/control"
 )
+
+// eat is the fake guest's: its OOM killer at work.
+func (m *machine) eat() {
+	n, _ := strconv.ParseUint(m.args[1], 10, 64)
+	for range n {
+		m.kills.Add(1)
+		time.Sleep(time.Millisecond)
+	}
+	close(m.over)
+	m.end(137)
+}
+
+func (m *machine) awaitKill(ctx context.Context, params json.RawMessage) (any, error) {
+	var p control.OOM
+	if err := json.Unmarshal(params, &p); err != nil {
+		return nil, err
+	}
+	for over := false; ; time.Sleep(time.Millisecond) {
+		if n := m.kills.Load(); n > p.Kills {
+			return control.OOM{Kills: n}, nil
+		}
+		if over {
+			return nil, &control.Error{Kind: control.KindNotRunning, Message: "container not running"}
+		}
+		select {
+		case <-m.gone:
+			over = true
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		default:
+		}
+	}
+}
 
 // An OOM kill is told before the exit, of a container alone and of one in a pod.
 func TestOOM(t *testing.T) {
