@@ -63,6 +63,7 @@ type agent struct {
 	share  boot.Share
 	server *server.Server
 	config server.Config
+	size   boot.Size
 	loud   bool
 }
 
@@ -100,19 +101,23 @@ func (a *agent) Configure(c *wire.Configure) error {
 }
 
 // Prepare is server.Guest's.
-func (a *agent) Prepare() error {
+func (a *agent) Prepare() (*wire.Prepared, error) {
 	// As Configure does: the second time costs a clone less.
 	if err := container.LoopbackUp(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := a.config.Containers.Prepare(); err != nil {
-		return err
+		return nil, err
 	}
+	prepared := a.size.Prepare()
 	// What a clone would collect on its own pages. Nothing is given back: a clone
 	// would fault it in again.
 	runtime.GC()
-	return nil
+	return prepared, nil
 }
+
+// Grow is server.Guest's.
+func (a *agent) Grow(g *wire.Grow) error { return a.size.Grow(g) }
 
 // Sync is server.Guest's.
 func (a *agent) Sync() { unix.Sync() }

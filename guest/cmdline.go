@@ -35,6 +35,14 @@ func Cmdline() []string {
 	return words
 }
 
+// TemplateWords returns what a kernel is told behind Cmdline that is to be saved with
+// that many vCPUs and to go on with more of them, and with more memory. The struct
+// pages of memory that is added lie in that memory itself: a guest of 128 MiB has no
+// room for those of 16 GiB, and each of its pages that is touched is a fault.
+func TemplateWords(vcpus int) []string {
+	return []string{"maxcpus=" + strconv.Itoa(vcpus), "memory_hotplug.memmap_on_memory=force"}
+}
+
 // AgentWords returns what the agent is told behind Cmdline: for how many vCPUs
 // it is and which transport it dials, "vsock" or "serial". Words without a dot
 // are its environment. Its Go runtime need not look for CPUs, nor interrupt

@@ -66,10 +66,16 @@ type Config struct {
 	Memory *guestmem.Memory
 	// VCPUs is the number of virtual CPUs, 1 to MaxVCPUs.
 	VCPUs int
+	// PossibleVCPUs is how many the guest is told of: those from VCPUs on are
+	// missing, and a restored guest may find them there. 0: VCPUs. A kernel that
+	// boots needs maxcpus=VCPUs then.
+	PossibleVCPUs int
 	// Kernel starts on vCPU 0. It stays the caller's.
 	Kernel boot.Kernel
 	// Restore is a saved VM that goes on, in place of Kernel, Initrd and
 	// Cmdline. Memory holds its RAM, and Devices are the same in the same order.
+	// There may be more Memory behind it, and more vCPUs: they wait until the
+	// guest starts them, as after a boot.
 	Restore *State
 	// Initrd is the guest's initramfs. Nil: none.
 	Initrd *io.SectionReader
@@ -93,6 +99,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("vmm: no guest memory")
 	case c.VCPUs < 1 || c.VCPUs > MaxVCPUs:
 		return fmt.Errorf("vmm: %d vCPUs, want 1 to %d", c.VCPUs, MaxVCPUs)
+	case c.PossibleVCPUs != 0 && (c.PossibleVCPUs < c.VCPUs || c.PossibleVCPUs > MaxVCPUs):
+		return fmt.Errorf("vmm: %d possible vCPUs, want %d to %d", c.PossibleVCPUs, c.VCPUs, MaxVCPUs)
 	case len(c.Devices) > MaxDevices:
 		return fmt.Errorf("vmm: %d devices, at most %d have an interrupt line", len(c.Devices), MaxDevices)
 	}
@@ -100,6 +108,9 @@ func (c *Config) check() error {
 		if d.Handler == nil || d.IRQ == nil {
 			return fmt.Errorf("vmm: device %d (%s) lacks a handler or an interrupt", i, d.Name)
 		}
+	}
+	if c.PossibleVCPUs == 0 {
+		c.PossibleVCPUs = c.VCPUs
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

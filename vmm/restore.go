@@ -22,8 +22,15 @@ func (vm *VM) restore(needs assist.Needs, leaves []kvm.CPUIDEntry) error {
 	if err := vm.restoreMachine(); err != nil {
 		return err
 	}
+	saved := vm.cfg.Restore.VCPUs
 	for i, v := range vm.vcpus {
-		if err := vm.restoreVCPU(v.cpu, &vm.cfg.Restore.VCPUs[i]); err != nil {
+		var err error
+		if i < len(saved) {
+			err = vm.restoreVCPU(v.cpu, &saved[i])
+		} else {
+			err = vm.joinVCPU(v.cpu, &saved[0])
+		}
+		if err != nil {
 			return fmt.Errorf("vCPU %d: %w", i, err)
 		}
 	}
@@ -37,8 +44,8 @@ func (vm *VM) checkRestore(needs assist.Needs) error {
 	if err := vm.sys.CheckState(); err != nil {
 		return err
 	}
-	if n := len(s.VCPUs); n != vm.cfg.VCPUs {
-		return fmt.Errorf("the saved VM has %d vCPUs, not %d", n, vm.cfg.VCPUs)
+	if n := len(s.VCPUs); n < 1 || n > vm.cfg.VCPUs {
+		return fmt.Errorf("the saved VM has %d vCPUs, this one %d", n, vm.cfg.VCPUs)
 	}
 	if s.Assist.Needs != needs {
 		return fmt.Errorf("the saved VM ran on a KVM that lacks %s; this one lacks %s", s.Assist.Needs, needs)
@@ -50,7 +57,7 @@ func (vm *VM) checkRestore(needs assist.Needs) error {
 // ones showed. Both sides are what KVM_GET_CPUID2 says, not what was set:
 // software KVM adds the host's own features to it.
 func (vm *VM) checkCPUID() error {
-	for id, v := range vm.vcpus {
+	for id, v := range vm.vcpus[:len(vm.cfg.Restore.VCPUs)] {
 		now, err := v.cpu.CPUID()
 		if err != nil {
 			return fmt.Errorf("vCPU %d: %w", id, err)
@@ -141,6 +148,21 @@ func (vm *VM) restoreVCPU(cpu *kvm.VCPU, s *VCPUState) error {
 		}
 	}
 	return nil
+}
+
+// joinVCPU is for a vCPU that the saved VM did not have. It waits for the guest
+// to start it, as each but the first does at a boot; only its TSC must not begin
+// at 0. KVM takes values that are written within a second for one and the same,
+// and kvmclock is the quick one as long as all vCPUs agree.
+func (vm *VM) joinVCPU(cpu *kvm.VCPU, first *VCPUState) error {
+	if err := vm.restoreTSCKHz(cpu, first.TSCKHz); err != nil {
+		return err
+	}
+	tsc := slices.IndexFunc(first.MSRs, func(m kvm.MSR) bool { return m.Index == kvm.MSRTSC })
+	if tsc < 0 {
+		return nil
+	}
+	return cpu.RestoreMSRs(first.MSRs[tsc : tsc+1])
 }
 
 // tscTolerance is how much a TSC may differ from the saved one without scaling:

@@ -32,7 +32,7 @@ func hop(t *testing.T, vm *VM) (*State, *guestmem.Memory) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mem, err := guestmem.Map(f, vm.cfg.Memory.Size(), extents)
+	mem, err := guestmem.Map(f, vm.cfg.Memory.Size(), vm.cfg.Memory.Size(), extents)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -111,7 +111,7 @@ func (vm *VM) build() (err error) {
 		return vm.restore(needs, leaves)
 	}
 	entry, err := boot.Load(vm.cfg.Memory, vm.cfg.Kernel, boot.Params{
-		Cmdline: vm.cmdline(needs), Initrd: vm.cfg.Initrd, VCPUs: vm.cfg.VCPUs,
+		Cmdline: vm.cmdline(needs), Initrd: vm.cfg.Initrd, VCPUs: vm.cfg.PossibleVCPUs,
 	})
 	if err != nil {
 		return err
@@ -199,7 +199,7 @@ func (vm *VM) createVCPUs(leaves []kvm.CPUIDEntry) error {
 		}
 		v := &vcpu{vm: vm, cpu: cpu}
 		vm.vcpus = append(vm.vcpus, v) // nobody else has vm yet
-		if err := cpu.SetCPUID(topology(leaves, id, vm.cfg.VCPUs)); err != nil {
+		if err := cpu.SetCPUID(topology(leaves, id, vm.cfg.PossibleVCPUs)); err != nil {
 			return fmt.Errorf("vCPU %d: %w", id, err)
 		}
 		if vm.assist != nil {

@@ -18,7 +18,9 @@ type Guest interface {
 	// Configure applies name, clock, entropy and the file server's options.
 	Configure(*wire.Configure) error
 	// Prepare gets ready to be saved as a template. There is no container.
-	Prepare() error
+	Prepare() (*wire.Prepared, error)
+	// Grow takes memory and CPUs into use that the saved guest did not have.
+	Grow(*wire.Grow) error
 	// Sync writes dirty pages of files back to the host.
 	Sync()
 	// End ends the VM. It does not return unless it fails.

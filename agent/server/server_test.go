@@ -30,10 +30,12 @@ func (g *fakeGuest) Configure(c *wire.Configure) error {
 	return nil
 }
 
-func (g *fakeGuest) Prepare() error {
+func (g *fakeGuest) Prepare() (*wire.Prepared, error) {
 	g.prepared++
-	return nil
+	return &wire.Prepared{MemoryBlock: 1 << 27, VCPUs: 8}, nil
 }
+
+func (g *fakeGuest) Grow(*wire.Grow) error { return nil }
 
 func (g *fakeGuest) Sync() { close(g.synced) }
 

@@ -14,6 +14,7 @@ func (s *Server) table() map[string]handler {
 	return map[string]handler{
 		wire.MethodConfigure:       simple(s.cfg.Guest.Configure),
 		wire.MethodPrepare:         s.prepare,
+		wire.MethodGrow:            simple(s.cfg.Guest.Grow),
 		wire.MethodCreateContainer: process(c.Create),
 		wire.MethodStartContainer:  simple(c.Start),
 		wire.MethodExec:            process(c.Exec),
@@ -115,5 +116,9 @@ func (s *Server) prepare(json.RawMessage) (any, func(), error) {
 	if n := s.cfg.Containers.Len(); n > 0 {
 		return nil, nil, &wire.Error{Kind: wire.KindState, Message: "a guest with containers is no template"}
 	}
-	return nil, nil, s.cfg.Guest.Prepare()
+	p, err := s.cfg.Guest.Prepare()
+	if err != nil {
+		return nil, nil, err
+	}
+	return p, nil, nil
 }

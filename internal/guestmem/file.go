@@ -107,12 +107,16 @@ func CheckExtents(size uint64, extents []Extent) error {
 	return nil
 }
 
-// Map makes a RAM of size bytes whose content is that of the file, which Save
-// wrote. Pages are read when they are touched and copied when they are written:
-// the file is shared by all who map it and never written through. It must not be
-// changed or cut while it is mapped. What is not in an extent is zero and costs
-// nothing. The file may be closed afterwards.
-func Map(f *os.File, size uint64, extents []Extent) (*Memory, error) {
+// Map makes a RAM of total bytes. The first size of them have the content of the
+// file, which Save wrote; the rest is as Alloc makes it. Pages are read when they
+// are touched and copied when they are written: the file is shared by all who map
+// it and never written through. It must not be changed or cut while it is mapped.
+// What is not in an extent is zero and costs nothing. The file may be closed
+// afterwards.
+func Map(f *os.File, size, total uint64, extents []Extent) (*Memory, error) {
+	if total < size {
+		return nil, fmt.Errorf("%w: %d bytes for a RAM of %d", ErrFile, size, total)
+	}
 	if err := CheckExtents(size, extents); err != nil {
 		return nil, err
 	}
@@ -123,13 +127,13 @@ func Map(f *os.File, size uint64, extents []Extent) (*Memory, error) {
 	if !info.Mode().IsRegular() || uint64(info.Size()) != size {
 		return nil, fmt.Errorf("%s: %w: it has %d bytes and should have %d", f.Name(), ErrFile, info.Size(), size)
 	}
-	m, err := Alloc(size)
+	m, err := Alloc(total)
 	if err != nil {
 		return nil, err
 	}
 	// What clones have for themselves counts, and in a hole of the file a huge page
 	// is 2 MiB for some pages. An error says that there are none anyway.
-	_ = unix.Madvise(m.ram, unix.MADV_NOHUGEPAGE)
+	_ = unix.Madvise(m.ram[:size], unix.MADV_NOHUGEPAGE)
 	for _, e := range extents {
 		if err := mapOver(m.ram[e.Off:e.Off+e.Len], int(f.Fd()), int64(e.Off)); err != nil {
 			_ = m.Close()

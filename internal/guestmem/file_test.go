@@ -48,7 +48,7 @@ func mapped(t *testing.T, path string, size uint64, extents []Extent) *Memory {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	m, err := Map(f, size, extents)
+	m, err := Map(f, size, size, extents)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestMapRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Map(f, bad.size, bad.extents); !errors.Is(err, ErrFile) {
+		if _, err := Map(f, bad.size, bad.size, bad.extents); !errors.Is(err, ErrFile) {
 			t.Errorf("%s: %v", name, err)
 		}
 		_ = f.Close()
@@ -181,7 +181,7 @@ func TestMapRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := Map(f, size, good); !errors.Is(err, ErrFile) {
+	if _, err := Map(f, size, size, good); !errors.Is(err, ErrFile) {
 		t.Errorf("a file cut short: %v", err)
 	}
 	dev, err := os.Open(os.DevNull)
@@ -189,7 +189,7 @@ func TestMapRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dev.Close()
-	if _, err := Map(dev, size, good); !errors.Is(err, ErrFile) {
+	if _, err := Map(dev, size, size, good); !errors.Is(err, ErrFile) {
 		t.Errorf("no regular file: %v", err)
 	}
 }

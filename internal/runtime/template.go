@@ -91,38 +91,70 @@ func (r *Runtime) findTemplate(ctx context.Context, word string, cfg *CreateConf
 	if word != template.Auto {
 		return store.Use(word, key)
 	}
-	dir, err := store.Use(key.Name(), key)
+	return r.autoTemplate(ctx, store, key, false, cfg)
+}
+
+// autoTemplate returns the template that serves VMs of this key: the smallest one,
+// from which all sizes go on, or, if the guest's kernel cannot grow, one of exactly
+// this size.
+func (r *Runtime) autoTemplate(ctx context.Context, store *template.Store, key *template.Key, wait bool, cfg *CreateConfig) (string, error) {
+	small := *key
+	small.Memory, small.VCPUs = min(key.Memory, oci.DefaultMemory), oci.DefaultVCPUs
+	dir, err := store.Use(small.Name(), key)
+	if usable := err == nil || errors.Is(err, template.ErrSize); !usable {
+		if err := r.makeAuto(ctx, store, &small, err, wait, cfg); err != nil {
+			return "", err
+		}
+		dir, err = store.Use(small.Name(), key)
+	}
+	if !errors.Is(err, template.ErrSize) {
+		return dir, err
+	}
+	if _, err = store.Use(key.Name(), key); err != nil {
+		err = r.makeAuto(ctx, store, key, err, wait, cfg)
+	}
+	return store.Dir(key.Name()), err
+}
+
+// makeAuto makes the template of a key; why says what is wrong with the one that is
+// there.
+func (r *Runtime) makeAuto(ctx context.Context, store *template.Store, key *template.Key, why error, wait bool, cfg *CreateConfig) error {
 	var refused *template.Error
 	switch {
-	case err == nil || !errors.Is(err, template.ErrNotExist) && !errors.As(err, &refused):
-		return dir, err
-	case refused != nil:
-		r.log.Warn("making the template anew: " + err.Error())
-	default:
+	case errors.As(why, &refused):
+		r.log.Warn("making the template anew: " + why.Error())
+	case errors.Is(why, template.ErrNotExist):
 		r.log.Info("making the template " + store.Dir(key.Name()))
+	default:
+		return why
 	}
-	return r.makeTemplate(ctx, store, key.Name(), key, false, cfg)
+	_, err := r.makeTemplate(ctx, store, key.Name(), key, wait, cfg)
+	return err
 }
 
 // MakeTemplate makes a template for VMs like cfg's, of which it reads
-// Plan.VM, Kernel, Initramfs and where to log, unless there is one. An empty
-// name is the one that auto looks for. It waits for whoever else is making
-// one, and returns the template's directory.
+// Plan.VM, Kernel, Initramfs and where to log, unless there is one. Without a name
+// it is the one that auto uses for such a VM, which may be a smaller one; with a
+// name it has this size. It waits for whoever else is making one, and returns the
+// template's directory.
 func (r *Runtime) MakeTemplate(ctx context.Context, name string, cfg CreateConfig) (string, error) {
 	store, key, err := r.templateKey(&cfg)
 	if err != nil {
 		return "", err
 	}
 	if name == "" {
-		name = key.Name()
-	} else if err := template.CheckName(name); err != nil {
+		return r.autoTemplate(ctx, store, key, true, &cfg)
+	}
+	if err := template.CheckName(name); err != nil {
 		return "", err
 	}
 	return r.makeTemplate(ctx, store, name, key, true, &cfg)
 }
 
 func (r *Runtime) makeTemplate(ctx context.Context, store *template.Store, name string, key *template.Key, wait bool, cfg *CreateConfig) (string, error) {
-	return store.Make(ctx, name, key, wait, func(dir string) error { return r.saveVM(ctx, dir, cfg) })
+	vm := cfg.Plan.VM
+	vm.Memory, vm.VCPUs = key.Memory, key.VCPUs
+	return store.Make(ctx, name, key, wait, func(dir string) error { return r.saveVM(ctx, dir, vm, cfg) })
 }
 
 // templateKey looks at what a template for this VM depends on.
@@ -152,9 +184,9 @@ func (r *Runtime) templateKey(cfg *CreateConfig) (*template.Store, *template.Key
 	return store, k, nil
 }
 
-// saveVM runs a sandbox process that saves a VM into dir. It has a directory
+// saveVM runs a sandbox process that saves such a VM into dir. It has a directory
 // inside of that one to work in, which the store takes away.
-func (r *Runtime) saveVM(ctx context.Context, dir string, cfg *CreateConfig) (err error) {
+func (r *Runtime) saveVM(ctx context.Context, dir string, vm oci.VM, cfg *CreateConfig) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
 	work := filepath.Join(dir, "work")
@@ -171,7 +203,6 @@ func (r *Runtime) saveVM(ctx context.Context, dir string, cfg *CreateConfig) (er
 		return err
 	}
 	defer said.Close()
-	vm := cfg.Plan.VM
 	c := &Container{dir: work, id: "template", log: r.log}
 	saving := CreateConfig{
 		ID: c.id, Plan: &oci.Plan{VM: vm}, Kernel: cfg.Kernel, Initramfs: cfg.Initramfs, makeTemplate: dir,

@@ -41,6 +41,7 @@ type machine struct {
 	console io.Closer // writes out what the guest has printed, in bounded time
 	parts   parts
 	files   *p9server.Server
+	growth  *wire.Grow // what the guest has to take into use; nil after a boot
 }
 
 // runner is what is used of a vmm.VM once it is built.
@@ -115,7 +116,12 @@ func bootMachine(launch *control.Launch, cfg vmm.Config, plan *oci.Plan, files *
 	if cfg.Devices, err = m.devices(mem, plan, files, guestOut, log); err != nil {
 		return nil, err
 	}
-	cfg.Memory, cfg.Kernel, cfg.Initrd, cfg.Cmdline = mem, kernel, initrd, cmdline(plan, launch.Debug)
+	words := cmdline(plan, launch.Debug)
+	if launch.MakeTemplate != "" {
+		cfg.PossibleVCPUs = oci.MaxVCPUs
+		words += " " + strings.Join(guest.TemplateWords(plan.VM.VCPUs), " ")
+	}
+	cfg.Memory, cfg.Kernel, cfg.Initrd, cfg.Cmdline = mem, kernel, initrd, words
 	if m.parts.vm, err = vmm.New(cfg); err != nil {
 		return nil, err
 	}

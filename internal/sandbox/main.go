@@ -192,7 +192,10 @@ func (s *sandbox) meetAgent(ctx context.Context) error {
 	}
 	s.times.now(control.MarkAgentHello)
 	s.log.Debug("agent is up", "kernel", clip(hello.Kernel), "uptime", time.Duration(hello.UptimeNS))
-	return s.c.configure(ctx)
+	if err := s.c.configure(ctx); err != nil {
+		return err
+	}
+	return s.c.grow(ctx, s.machine.growth)
 }
 
 // explain says what is behind an error of create: often the VM has ended.

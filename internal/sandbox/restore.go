@@ -21,6 +21,7 @@ import (
 type saved struct {
 	vcpus     int
 	memory    uint64
+	growth    growth
 	transport string
 	vm        *vmm.State
 	devices   []savedDevice
@@ -60,6 +61,8 @@ func (s *saved) encode() []byte {
 	var w vmstate.Writer
 	w.U32(uint32(s.vcpus))
 	w.U64(s.memory)
+	w.U64(s.growth.block)
+	w.U32(uint32(s.growth.vcpus))
 	w.String(s.transport)
 	s.vm.Encode(&w)
 	w.U32(uint32(len(s.devices)))
@@ -78,7 +81,10 @@ func (s *saved) encode() []byte {
 
 // decodeSaved reads what encode wrote.
 func decodeSaved(r *vmstate.Reader) (*saved, error) {
-	s := &saved{vcpus: int(r.U32()), memory: r.U64(), transport: r.String(maxName)}
+	s := &saved{vcpus: int(r.U32()), memory: r.U64()}
+	s.growth = growth{block: r.U64(), vcpus: int(r.U32())}
+	s.growth.check(r)
+	s.transport = r.String(maxName)
 	s.vm = vmm.DecodeState(r)
 	s.devices = make([]savedDevice, r.Count(maxDevices, 1))
 	for i := range s.devices {
@@ -99,9 +105,9 @@ func decodeSaved(r *vmstate.Reader) (*saved, error) {
 // fits says whether the template is for this machine.
 func (s *saved) fits(vm *oci.VM, devices []namedTransport) error {
 	switch {
-	case s.vcpus != vm.VCPUs:
-		return fmt.Errorf("it has %d vCPUs, not %d", s.vcpus, vm.VCPUs)
-	case s.memory != vm.Memory:
+	case vm.VCPUs < s.vcpus || vm.VCPUs > max(s.vcpus, s.growth.vcpus):
+		return fmt.Errorf("it has %d vCPUs and may have %d, not %d", s.vcpus, s.growth.vcpus, vm.VCPUs)
+	case vm.Memory < s.memory || vm.Memory > s.memory && s.growth.block == 0:
 		return fmt.Errorf("it has %d MiB of memory, not %d", s.memory>>20, vm.Memory>>20)
 	case s.transport != vm.Transport:
 		return fmt.Errorf("its transport is %q, not %q", s.transport, vm.Transport)
@@ -140,7 +146,7 @@ func restoreMachine(dir string, s *saved, cfg vmm.Config, plan *oci.Plan, files 
 		return nil, err
 	}
 	defer f.Close()
-	mem, err := guestmem.Map(f, s.memory, s.extents)
+	mem, err := guestmem.Map(f, s.memory, s.total(&plan.VM), s.extents)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +162,8 @@ func restoreMachine(dir string, s *saved, cfg vmm.Config, plan *oci.Plan, files 
 	if err := s.fits(&plan.VM, m.parts.devices); err != nil {
 		return nil, fmt.Errorf("%s: template of another VM: %w", dir, err)
 	}
-	cfg.Memory, cfg.Restore = mem, s.vm
+	cfg.Memory, cfg.Restore, cfg.PossibleVCPUs = mem, s.vm, oci.MaxVCPUs
+	m.growth = s.grow(&plan.VM)
 	if m.parts.vm, err = vmm.New(cfg); err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}

@@ -79,12 +79,19 @@ func (s *sandbox) makeTemplate(early *earlyVM) error {
 	defer cancel()
 	ctx, lost := s.runVM(ctx)
 	defer lost(nil)
-	if err := s.idle(ctx); err != nil {
+	prepared, err := s.idle(ctx)
+	if err != nil {
 		return s.explain(ctx, err)
 	}
 	state, err := save(&s.machine.parts, &plan.VM, launch.MakeTemplate)
 	if err != nil {
 		return err
+	}
+	if state.growth = growthOf(prepared); !state.growth.whole() {
+		s.log.Info("this guest kernel takes no more memory or vCPUs than it booted with: a template for each size", "block", prepared.MemoryBlock, "vcpus", prepared.VCPUs)
+		if err := os.WriteFile(filepath.Join(launch.MakeTemplate, vmstate.FixedFile), nil, 0o600); err != nil {
+			return err
+		}
 	}
 	if err := s.tryOut(ctx, state, plan); err != nil {
 		return fmt.Errorf("the template was made and does not work: %w", err)
@@ -126,24 +133,25 @@ func (s *sandbox) tryOut(ctx context.Context, state *saved, plan *oci.Plan) erro
 }
 
 // idle brings the guest to where all of its clones begin.
-func (s *sandbox) idle(ctx context.Context) error {
+func (s *sandbox) idle(ctx context.Context) (*wire.Prepared, error) {
 	if err := s.meetAgent(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.rehearse(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	// Before the connection ends: what comes after it is not to be answered.
 	dialed := s.machine.parts.sock.Hold(wire.ControlPort)
-	if err := s.c.client.Call(ctx, wire.MethodPrepare, nil, nil); err != nil {
-		return err
+	prepared := new(wire.Prepared)
+	if err := s.c.client.Call(ctx, wire.MethodPrepare, nil, prepared); err != nil {
+		return nil, err
 	}
 	_ = s.c.client.Close()
 	select {
 	case <-dialed:
-		return quiet(ctx)
+		return prepared, quiet(ctx)
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 }
 

@@ -45,10 +45,10 @@ func checkDir(path string) error {
 		return err
 	}
 	if !info.IsDir() {
-		return &Error{path, "is not a directory"}
+		return &Error{Path: path, Why: "is not a directory"}
 	}
 	if why := checkOwn(info); why != "" {
-		return &Error{path, why}
+		return &Error{Path: path, Why: why}
 	}
 	return nil
 }
@@ -58,9 +58,9 @@ func open(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, &Error{path, "is missing"}
+		return nil, &Error{Path: path, Why: "is missing"}
 	case errors.Is(err, unix.ELOOP):
-		return nil, &Error{path, "is a symbolic link"}
+		return nil, &Error{Path: path, Why: "is a symbolic link"}
 	}
 	return f, err
 }
@@ -72,10 +72,10 @@ func checkFile(f *os.File) (os.FileInfo, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, &Error{f.Name(), "is not a regular file"}
+		return nil, &Error{Path: f.Name(), Why: "is not a regular file"}
 	}
 	if why := checkOwn(info); why != "" {
-		return nil, &Error{f.Name(), why}
+		return nil, &Error{Path: f.Name(), Why: why}
 	}
 	return info, nil
 }
@@ -92,7 +92,7 @@ func readSmall(path string) ([]byte, error) {
 		return nil, err
 	}
 	if info.Size() > maxSmall {
-		return nil, &Error{path, fmt.Sprintf("has %d bytes, more than any lucid writes", info.Size())}
+		return nil, &Error{Path: path, Why: fmt.Sprintf("has %d bytes, more than any lucid writes", info.Size())}
 	}
 	return io.ReadAll(io.LimitReader(f, maxSmall))
 }

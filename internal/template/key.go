@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 )
@@ -21,8 +20,8 @@ type Key struct {
 	// KernelParams are what config.json adds to the guest's command line; the
 	// rest of it follows from the other fields.
 	KernelParams []string `json:",omitempty"`
-	Memory       uint64   // bytes
-	VCPUs        int
+	Memory       uint64   // bytes; a VM may have more, if the template is not Fixed
+	VCPUs        int      // as Memory
 	Transport    string
 	Host         Host
 }
@@ -71,8 +70,20 @@ func (k *Key) Name() string {
 	return autoPrefix + hex.EncodeToString(sum[:8])
 }
 
-// differs says in what a template's key is not the wanted one; empty: in
-// nothing.
+// sizeDiffers says in what a VM of the size of want cannot go on from a template of
+// this key; empty: in nothing. A fixed template has one size.
+func (k *Key) sizeDiffers(want *Key, fixed bool) string {
+	switch mib := func(n uint64) uint64 { return n >> 20 }; {
+	case fixed && k.Memory != want.Memory || k.Memory > want.Memory:
+		return fmt.Sprintf("guest memory: it has %d MiB, not %d", mib(k.Memory), mib(want.Memory))
+	case fixed && k.VCPUs != want.VCPUs || k.VCPUs > want.VCPUs:
+		return fmt.Sprintf("vCPUs: it has %d, not %d", k.VCPUs, want.VCPUs)
+	}
+	return ""
+}
+
+// differs says in what a template's key is not the wanted one, but for the size;
+// empty: in nothing.
 func (k *Key) differs(want *Key) string {
 	for _, f := range []struct {
 		what      string
@@ -87,8 +98,6 @@ func (k *Key) differs(want *Key) string {
 		}
 	}
 	for _, f := range [][3]string{
-		{"guest memory", strconv.FormatUint(k.Memory>>20, 10) + " MiB", strconv.FormatUint(want.Memory>>20, 10) + " MiB"},
-		{"vCPUs", strconv.Itoa(k.VCPUs), strconv.Itoa(want.VCPUs)},
 		{"transport", k.Transport, want.Transport},
 		{"kernel parameters", strings.Join(k.KernelParams, " "), strings.Join(want.KernelParams, " ")},
 	} {

@@ -23,8 +23,9 @@ const (
 	makingPrefix = ".making-"
 	gonePrefix   = ".gone-"
 
-	// maxAuto bounds how many templates come to be by themselves: each size of
-	// VM has its own, and who writes a config.json chooses sizes.
+	// maxAuto bounds how many templates come to be by themselves: VMs that are
+	// smaller than the default have their own, with some kernels each size has, and
+	// who writes a config.json chooses sizes.
 	maxAuto = 16
 )
 
@@ -145,6 +146,7 @@ func (s *Store) seal(dir, name string, key *Key) error {
 		return err
 	}
 	for _, e := range entries {
+		m.Fixed = m.Fixed || e.Name() == vmstate.FixedFile
 		if n := e.Name(); n != vmstate.MemoryFile && n != vmstate.StateFile {
 			if err := os.RemoveAll(filepath.Join(dir, n)); err != nil {
 				return err
@@ -183,7 +185,7 @@ func (c *Content) seal(path string) error {
 		return err
 	}
 	if info.Size() == 0 {
-		return &Error{path, "is empty"}
+		return &Error{Path: path, Why: "is empty"}
 	}
 	if err := f.Sync(); err != nil {
 		return err

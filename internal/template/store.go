@@ -16,11 +16,18 @@ import (
 // ErrNotExist says that there is no template of a name.
 var ErrNotExist = errors.New("template does not exist")
 
+// ErrSize is wrapped by an Error that blames nothing but the size of the VM.
+var ErrSize = errors.New("template of another size")
+
 // Error says why a template is refused.
 type Error struct {
 	Path string // what is wrong
 	Why  string // and what is wrong with it
+	size bool   // it is ErrSize
 }
+
+// Is implements errors.Is for ErrSize.
+func (e *Error) Is(target error) bool { return e.size && target == ErrSize }
 
 func (e *Error) Error() string { return e.Path + ": " + e.Why }
 
@@ -60,11 +67,14 @@ type Meta struct {
 	Name    string
 	Created time.Time
 	Key     Key
-	Memory  Content
-	State   Content
+	// Fixed says that the guest can only go on with the size that Key has: its
+	// kernel cannot be given more memory, or more vCPUs.
+	Fixed  bool
+	Memory Content
+	State  Content
 }
 
-const metaFormat = 1
+const metaFormat = 2
 
 // Content is a file of a template.
 type Content struct {
@@ -110,10 +120,10 @@ func (s *Store) load(name string) (*Meta, error) {
 	}
 	m := new(Meta)
 	if err := json.Unmarshal(data, m); err != nil {
-		return nil, &Error{path, err.Error()}
+		return nil, &Error{Path: path, Why: err.Error()}
 	}
 	if m.Format != metaFormat || m.Name != name {
-		return nil, &Error{path, fmt.Sprintf("is of template %q, format %d; expected %q, format %d", m.Name, m.Format, name, metaFormat)}
+		return nil, &Error{Path: path, Why: fmt.Sprintf("is of template %q, format %d; expected %q, format %d", m.Name, m.Format, name, metaFormat)}
 	}
 	return m, s.each(m, func(f *os.File, want Content) error {
 		path := f.Name()
@@ -125,11 +135,11 @@ func (s *Store) load(name string) (*Meta, error) {
 		case got.same(want.File):
 			return nil
 		case got.Size != want.Size:
-			return &Error{path, fmt.Sprintf("has %d bytes, not %d", got.Size, want.Size)}
+			return &Error{Path: path, Why: fmt.Sprintf("has %d bytes, not %d", got.Size, want.Size)}
 		case got.Inode != want.Inode:
-			return &Error{path, "has been replaced"}
+			return &Error{Path: path, Why: "has been replaced"}
 		default:
-			return &Error{path, "has been written since it was made"}
+			return &Error{Path: path, Why: "has been written since it was made"}
 		}
 	})
 }
@@ -161,7 +171,10 @@ func (s *Store) Use(name string, key *Key) (string, error) {
 		return "", err
 	}
 	if why := m.Key.differs(key); why != "" {
-		return "", &Error{s.Dir(name), why}
+		return "", &Error{Path: s.Dir(name), Why: why}
+	}
+	if why := m.Key.sizeDiffers(key, m.Fixed); why != "" {
+		return "", &Error{Path: s.Dir(name), Why: why, size: true}
 	}
 	if s.verifiedSinceBoot(name) {
 		return s.Dir(name), nil
@@ -182,7 +195,7 @@ func (s *Store) verify(m *Meta) error {
 	err := s.each(m, func(f *os.File, want Content) error {
 		got, err := digest(f)
 		if err == nil && got != want.SHA256 {
-			err = &Error{f.Name(), "has other contents than when it was made"}
+			err = &Error{Path: f.Name(), Why: "has other contents than when it was made"}
 		}
 		return err
 	})

@@ -10,15 +10,19 @@ import (
 	"os"
 )
 
-// Names of the two files that a saved VM is, in its directory.
+// Names of the files that a saved VM is, in its directory.
 const (
 	MemoryFile = "memory" // of the guest
 	StateFile  = "state"  // an envelope
+
+	// FixedFile is left beside them by who saves a VM that can only go on with the
+	// size that it has.
+	FixedFile = "fixed"
 )
 
 // Version is the version of the format. A change of any field that is written
 // changes it.
-const Version = 1
+const Version = 2
 
 // MaxSize bounds a file: 8 vCPUs with the largest register files that Intel has
 // (AMX) take about 150 KiB.

@@ -4,7 +4,7 @@ import "encoding/json"
 
 // Version is the version of the messages below. Host and agent are built from
 // one tree and must agree exactly.
-const Version = 4
+const Version = 5
 
 // Where the host listens. The guest reaches the host as CID 2.
 const (
@@ -25,7 +25,8 @@ const ShareTag = "lucid"
 // arrow, of its result.
 const (
 	MethodConfigure       = "Configure"       // Configure → nothing
-	MethodPrepare         = "Prepare"         // nothing → nothing; see below
+	MethodPrepare         = "Prepare"         // nothing → Prepared; see below
+	MethodGrow            = "Grow"            // Grow → nothing; the guest has what it is told of when it returns
 	MethodCreateContainer = "CreateContainer" // CreateContainer → Created
 	MethodStartContainer  = "StartContainer"  // StartContainer → nothing
 	MethodExec            = "Exec"            // Exec → Created; the process runs when it returns
@@ -66,6 +67,33 @@ type Hello struct {
 // The kernel makes its boot_id when it is first read (drivers/char/random.c,
 // proc_do_uuid), and nothing in a guest reads it before there is a container:
 // each clone makes its own, from the entropy that Configure brings.
+
+// Prepared is the result of Prepare: by what a clone can be larger than the guest
+// that is saved.
+type Prepared struct {
+	// MemoryBlock is in what multiples and at what multiples of bytes memory can
+	// be added; 0: it cannot.
+	MemoryBlock uint64 `json:"memoryBlock,omitempty"`
+	// VCPUs is how many the guest knows of, itself running or not.
+	VCPUs int `json:"vcpus,omitempty"`
+}
+
+// Grow is what a clone has more than the guest that was saved.
+type Grow struct {
+	// Memory are ranges of multiples of Prepared.MemoryBlock.
+	Memory []MemoryRange `json:"memory,omitempty"`
+	// VCPUs is how many are to run, counting those that do.
+	VCPUs int `json:"vcpus,omitempty"`
+	// Limit is what all containers together may take, in bytes, where Memory had
+	// to be rounded up; 0: what there is.
+	Limit uint64 `json:"limit,omitempty"`
+}
+
+// MemoryRange is a piece of guest-physical memory in bytes.
+type MemoryRange struct {
+	Addr uint64 `json:"addr"`
+	Size uint64 `json:"size"`
+}
 
 // RehearsalRootfs is an export that the agent has itself, without the host: a
 // root file system with the one program RehearsalProgram, which writes a byte to

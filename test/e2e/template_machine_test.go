@@ -260,9 +260,9 @@ func TestTemplateDamaged(t *testing.T) {
 		x.wait()
 	}
 	wrong := *plan
-	wrong.VM.VCPUs = 2
+	wrong.VM.Memory = 64 << 20
 	x := spawnBox(t, control.Launch{Template: dir}, &wrong)
-	if err := x.ready(); err == nil || !strings.Contains(err.Error(), "1 vCPUs, not 2") {
+	if err := x.ready(); err == nil || !strings.Contains(err.Error(), "128 MiB of memory, not 64") {
 		t.Errorf("a template of another VM: %v", err)
 	}
 }

@@ -44,7 +44,7 @@ var ErrTooSmall = errors.New("guest memory is too small")
 type Params struct {
 	Cmdline string            // at most MaxCmdline bytes
 	Initrd  *io.SectionReader // nil: none
-	VCPUs   int               // 1 to MaxVCPUs
+	VCPUs   int               // that the MP table names, 1 to MaxVCPUs
 }
 
 // OpenInitrd opens a file for Params.Initrd. The caller closes it when Load has returned.
