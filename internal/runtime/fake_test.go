@@ -37,6 +37,7 @@ const (
 	fakeDrain      = "drain"       // stay for a while after the container has stopped
 	fakeEcho       = "echo"        // write to stdout when started
 	fakeNoSave     = "no-save"     // cannot make a template
+	fakeFixed      = "fixed"       // makes templates that serve one size only
 	fakeNoRestore  = "no-restore"  // cannot begin from one
 	fakeSlowSave   = "slow-save"   // never has made one
 )

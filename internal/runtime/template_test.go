@@ -52,6 +52,11 @@ func (f *fake) save(dir string) int {
 			return 1
 		}
 	}
+	if f.is(fakeFixed) {
+		if err := os.WriteFile(filepath.Join(dir, vmstate.FixedFile), nil, 0o600); err != nil {
+			return 1
+		}
+	}
 	if f.is(fakeSlowSave) {
 		select {}
 	}
@@ -117,10 +122,13 @@ func TestTemplateChoice(t *testing.T) {
 	}
 	w.want("auto", "make restore")
 	w.want("auto", "restore") // as many processes as a boot
-	// A size of its own has a template of its own.
-	w.cfg.Plan.VM.Memory *= 2
+	// One serves all sizes, but smaller ones.
+	w.cfg.Plan.VM.Memory, w.cfg.Plan.VM.VCPUs = 2*oci.DefaultMemory, 3
+	w.want("auto", "restore")
+	w.cfg.Plan.VM.Memory, w.cfg.Plan.VM.VCPUs = oci.DefaultMemory/2, 2
 	w.want("auto", "make restore")
 	w.want("auto", "restore")
+	w.cfg.Plan.VM.Memory, w.cfg.Plan.VM.VCPUs = oci.DefaultMemory, 1
 
 	if starts, err := w.run("box"); !errors.Is(err, template.ErrNotExist) || starts != "" {
 		t.Errorf("a name that nobody made: %q, %v", starts, err)
@@ -134,12 +142,30 @@ func TestTemplateChoice(t *testing.T) {
 	}
 	w.want("box", "restore")
 	w.cfg.Plan.VM.VCPUs++
+	w.want("box", "restore")
+	w.cfg.Plan.VM.Memory /= 2
 	w.want("box", "boot") // for another VM
-	if _, err := w.rt.MakeTemplate(t.Context(), "box", w.cfg); err == nil || !strings.Contains(err.Error(), `vCPUs: it has "1", not "2"`) {
+	if _, err := w.rt.MakeTemplate(t.Context(), "box", w.cfg); err == nil || !strings.Contains(err.Error(), `it has 128 MiB, not 64`) {
 		t.Errorf("made for another VM: %v", err)
 	}
 	if _, err := w.rt.MakeTemplate(t.Context(), "auto", w.cfg); err == nil || !strings.Contains(err.Error(), "no name of a template") {
 		t.Errorf("a word for a name: %v", err)
+	}
+}
+
+// TestTemplateFixed: where a template serves one size, each size has its own.
+func TestTemplateFixed(t *testing.T) {
+	w := newTemplates(t, fakeFixed)
+	w.want("auto", "make restore")
+	w.cfg.Plan.VM.Memory *= 2
+	w.want("auto", "make restore")
+	w.want("auto", "restore")
+	w.cfg.Plan.VM.VCPUs = 2
+	w.want("auto", "make restore")
+	w.want("auto", "restore")
+	dir, err := w.rt.MakeTemplate(t.Context(), "", w.cfg)
+	if all, _ := os.ReadDir(w.dir()); err != nil || len(all) != 3 || !strings.Contains(dir, "/auto-") {
+		t.Errorf("%s, %v, %v", dir, err, all)
 	}
 }
 

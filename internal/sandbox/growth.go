@@ -90,8 +90,9 @@ func (s *saved) grow(vm *oci.VM) *wire.Grow {
 // twenty times that for hosts with too much to do.
 const growTime = 20 * time.Second
 
-// grow has the guest take into use what it has more than its template.
-func (c *container) grow(ctx context.Context, g *wire.Grow) error {
+// grow has the guest take into use what it has more than its template, each block and
+// vCPU within that time.
+func (c *container) grow(ctx context.Context, g *wire.Grow, each time.Duration) error {
 	if g == nil {
 		return nil
 	}
@@ -99,7 +100,7 @@ func (c *container) grow(ctx context.Context, g *wire.Grow) error {
 	for _, r := range g.Memory {
 		steps += r.Size / memoryBlock
 	}
-	limit := time.Duration(steps) * growTime
+	limit := time.Duration(steps) * each
 	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := c.client.Call(bounded, wire.MethodGrow, g, nil)

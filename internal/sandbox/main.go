@@ -195,7 +195,7 @@ func (s *sandbox) meetAgent(ctx context.Context) error {
 	if err := s.c.configure(ctx); err != nil {
 		return err
 	}
-	return s.c.grow(ctx, s.machine.growth)
+	return s.c.grow(ctx, s.machine.growth, growTime)
 }
 
 // explain says what is behind an error of create: often the VM has ended.

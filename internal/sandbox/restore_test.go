@@ -22,7 +22,7 @@ import (
 // sampleSaved is a template as far as its files go; no CPU could be in that state.
 func sampleSaved() *saved {
 	s := &saved{
-		vcpus: 1, memory: 128 << 20, transport: oci.TransportVsock,
+		vcpus: 1, memory: 128 << 20, growth: growth{block: memoryBlock, vcpus: 4}, transport: oci.TransportVsock,
 		vm: &vmm.State{VCPUs: []vmm.VCPUState{{
 			CPUID: []kvm.CPUIDEntry{{Function: 1}}, FPU: make([]byte, 4096), LAPIC: make([]byte, 1024), MSRs: []kvm.MSR{{Index: 1, Data: 2}},
 		}}},
@@ -66,6 +66,8 @@ func TestSavedAbsurd(t *testing.T) {
 		"odd extent":     func(s *saved) { s.extents[0].Off = 1 },
 		"out of order":   func(s *saved) { s.extents[0], s.extents[1] = s.extents[1], s.extents[0] },
 		"hot outside":    func(s *saved) { s.hot[0].Off = 1 << 40 },
+		"odd block":      func(s *saved) { s.growth.block = 4096 },
+		"many vCPUs":     func(s *saved) { s.growth.vcpus = 9 },
 		"no memory":      func(s *saved) { s.memory = 0 },
 		"long transport": func(s *saved) { s.transport = strings.Repeat("x", 100) },
 		"long device":    func(s *saved) { s.devices[0].name = strings.Repeat("x", 100) },
@@ -85,8 +87,8 @@ func TestSavedFits(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, change := range map[string]func(vm *oci.VM, d *[]namedTransport){
-		"vCPUs":       func(vm *oci.VM, _ *[]namedTransport) { vm.VCPUs = 2 },
-		"memory":      func(vm *oci.VM, _ *[]namedTransport) { vm.Memory *= 2 },
+		"vCPUs":       func(vm *oci.VM, _ *[]namedTransport) { vm.VCPUs = 5 },
+		"memory":      func(vm *oci.VM, _ *[]namedTransport) { vm.Memory /= 2 },
 		"transport":   func(vm *oci.VM, _ *[]namedTransport) { vm.Transport = oci.TransportSerial },
 		"serial port": func(vm *oci.VM, _ *[]namedTransport) { vm.DebugUART = true },
 		"devices":     func(_ *oci.VM, d *[]namedTransport) { *d = (*d)[:1] },
@@ -150,7 +152,10 @@ func FuzzSaved(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := decodeSaved(vmstate.NewReader(data))
 		if err == nil {
-			_ = s.fits(&oci.VM{VCPUs: 1, Memory: 128 << 20}, nil)
+			vm := &oci.VM{VCPUs: 1, Memory: 128 << 20, Transport: s.transport}
+			if s.fits(vm, nil) == nil && s.total(vm) < vm.Memory {
+				t.Errorf("%d bytes of %d", s.total(vm), vm.Memory)
+			}
 		}
 	})
 }

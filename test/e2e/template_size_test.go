@@ -20,7 +20,7 @@ import (
 const sizeScript = `nproc
 while read -r name n _; do [ "$name" = MemTotal: ] && echo "$n"; done </proc/meminfo
 taskset -c $(($(nproc) - 1)) echo last
-head -c %dm /dev/zero | tr '\0' x >/dev/shm/full; stat -c %%s /dev/shm/full
+head -c %dm /dev/zero >/dev/shm/full; stat -c %%s /dev/shm/full
 cat /proc/sys/kernel/threads-max`
 
 // sizes are those of TestTemplateSizes, and how much a container of them writes, in MiB.

@@ -124,6 +124,14 @@ func TestRealTemplate(t *testing.T) {
 	s.do("template", "create", "box")
 	s.wantEcho("box", "")
 	s.wantEcho("box", "")
+	// And with more than it was saved with.
+	b := ofSize(t, 2, "256m", "sh", "-c", "nproc; grep MemTotal /proc/meminfo; taskset -c 1 echo second")
+	r := lucid(t, nil, s.args("--template", "box", "run", "--bundle", b.dir, b.id)...)
+	t.Logf("2 CPUs, 256 MiB: %v", r.took.Round(time.Millisecond))
+	r.wantCode(t, 0)
+	if f := strings.Fields(r.stdout); len(f) != 5 || f[0] != "2" || f[2] < "220000" || f[2] > "262144" || f[4] != "second" || r.stderr != "" {
+		t.Errorf("stdout %q, stderr %q", r.stdout, r.stderr)
+	}
 	if got := s.do("template", "verify", "box"); got != "box: ok\n" {
 		t.Errorf("verify: %q", got)
 	}
