@@ -2,7 +2,6 @@ package agent_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -117,7 +116,7 @@ func testExec(v *vm) {
 		t.Fatal(err)
 	}
 	_, eout, _, err := v.open(func(ids wire.IO) error {
-		return v.call(wire.MethodExec, &wire.Exec{ID: "long", ExecID: "e", Process: marshal(processSpec("prog", "cat", "/proc/1/comm", "/proc/self/cgroup")), IO: ids}, nil)
+		return v.call(wire.MethodExec, &wire.Exec{ID: "long", ExecID: "e", Process: as[wire.Process](processSpec("prog", "cat", "/proc/1/comm", "/proc/self/cgroup")), IO: ids}, nil)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +168,7 @@ func testOOM(v *vm) {
 	v.mustCall(wire.MethodStartContainer, &wire.StartContainer{ID: "host"}, nil)
 	for n := uint64(1); n <= 2; n++ {
 		exec := func(ids wire.IO) error {
-			return v.call(wire.MethodExec, &wire.Exec{ID: "host", ExecID: "e", Process: marshal(processSpec("prog", "eat")), IO: ids}, nil)
+			return v.call(wire.MethodExec, &wire.Exec{ID: "host", ExecID: "e", Process: as[wire.Process](processSpec("prog", "eat")), IO: ids}, nil)
 		}
 		if _, _, _, err := v.open(exec); err != nil {
 			t.Fatal(err)
@@ -199,13 +198,10 @@ func testOOM(v *vm) {
 // the container's own, and sees that the agent still answers.
 func testForkBomb(v *vm) {
 	t := v.t
-	var spec m
-	if err := json.Unmarshal(containerSpec("prog", "bomb"), &spec); err != nil {
-		t.Fatal(err)
-	}
-	delete(spec["linux"].(m), "resources")
+	spec := containerSpec("prog", "bomb")
+	spec.Linux.Resources = nil
 	_, out, _, err := v.open(func(ids wire.IO) error {
-		return v.call(wire.MethodCreateContainer, &wire.CreateContainer{ID: "bomb", Spec: marshal(spec), Rootfs: "root", IO: ids}, nil)
+		return v.call(wire.MethodCreateContainer, &wire.CreateContainer{ID: "bomb", Spec: spec, Rootfs: "root", IO: ids}, nil)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -250,8 +250,8 @@ func processSpec(args ...string) m {
 	}
 }
 
-func containerSpec(args ...string) json.RawMessage {
-	return marshal(m{
+func containerSpec(args ...string) wire.Spec {
+	return as[wire.Spec](m{
 		"process":  processSpec(args...),
 		"hostname": "inner",
 		"mounts": []m{
@@ -272,16 +272,20 @@ func containerSpec(args ...string) json.RawMessage {
 	})
 }
 
-func marshal(v any) json.RawMessage {
+// as is a part of config.json as the host sends it.
+func as[T any](v m) (t T) {
 	b, err := json.Marshal(v)
+	if err == nil {
+		err = json.Unmarshal(b, &t)
+	}
 	if err != nil {
 		panic(err)
 	}
-	return b
+	return t
 }
 
 // run runs a container to its end.
-func (v *vm) run(id, input string, spec json.RawMessage) (stdout, stderr string, status int) {
+func (v *vm) run(id, input string, spec wire.Spec) (stdout, stderr string, status int) {
 	v.t.Helper()
 	var created wire.Created
 	in, out, errs, err := v.open(func(ids wire.IO) error {

@@ -121,8 +121,12 @@ func (q *qemuSubject) boot(ctx context.Context, w *World, b *bundle, plan *oci.P
 
 // create makes the container and returns its stdin and stdout.
 func (vm *qemuVM) create(ctx context.Context, b *bundle, plan *oci.Plan) (in, out wire.Stream, err error) {
-	spec, err := json.Marshal(&plan.Guest)
+	data, err := json.Marshal(&plan.Guest)
 	if err != nil {
+		return nil, nil, err
+	}
+	var spec wire.Spec
+	if err := json.Unmarshal(data, &spec); err != nil {
 		return nil, nil, err
 	}
 	ids := wire.IO{Stdin: wire.NewStreamID(), Stdout: wire.NewStreamID()}

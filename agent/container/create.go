@@ -1,7 +1,6 @@
 package container
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -46,12 +45,11 @@ type builder struct {
 // Create makes a container. after must be called when the reply is on its way:
 // from then on its exit can be reported.
 func (s *Set) Create(r *wire.CreateContainer) (created *wire.Created, after func(), err error) {
-	spec, err := parseSpec(r.Spec)
-	if err != nil {
+	if err := checkSpec(&r.Spec); err != nil {
 		return nil, nil, err
 	}
 	b := &builder{
-		set: s, cfg: &s.cfg, spec: spec, exports: r.MountExports, rootfs: r.Rootfs, io: r.IO,
+		set: s, cfg: &s.cfg, spec: &r.Spec, exports: r.MountExports, rootfs: r.Rootfs, io: r.IO,
 		root: -1, devpts: -1, unshare: unix.CLONE_NEWNS,
 		around: surroundings{filter: r.Seccomp},
 	}
@@ -324,9 +322,5 @@ func (s *Set) Update(r *wire.Update) error {
 	if err != nil {
 		return err
 	}
-	res := new(Resources)
-	if err := json.Unmarshal(r.Resources, res); err != nil {
-		return invalidError("resources: " + err.Error())
-	}
-	return c.cgroup.limit(res)
+	return c.cgroup.limit(&r.Resources)
 }

@@ -18,8 +18,7 @@ const containerNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NE
 
 // Exec runs one more process in a container. after is as for Create.
 func (s *Set) Exec(r *wire.Exec) (created *wire.Created, after func(), err error) {
-	spec, err := parseProcess(r.Process)
-	if err != nil {
+	if err := checkProcess(&r.Process); err != nil {
 		return nil, nil, err
 	}
 	c, err := s.get(r.ID)
@@ -29,7 +28,7 @@ func (s *Set) Exec(r *wire.Exec) (created *wire.Created, after func(), err error
 	if err := c.reserveExec(r.ExecID); err != nil {
 		return nil, nil, err
 	}
-	e := &execBuilder{c: c, spec: spec, io: r.IO}
+	e := &execBuilder{c: c, spec: &r.Process, io: r.IO}
 	p, err := e.build(r.ExecID)
 	c.mu.Lock()
 	if err != nil {

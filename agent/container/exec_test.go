@@ -20,11 +20,15 @@ func (g *guest) exec(id, execID string, process m) (*wire.Created, error) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
+	var p wire.Process
+	if err := json.Unmarshal(raw, &p); err != nil {
+		g.t.Fatal(err)
+	}
 	ids := wire.IO{Stdin: 11, Stdout: 12, Stderr: 13}
 	if process["terminal"] == true {
 		ids.Stderr = 0
 	}
-	created, after, err := g.set.Exec(&wire.Exec{ID: id, ExecID: execID, Process: raw, IO: ids})
+	created, after, err := g.set.Exec(&wire.Exec{ID: id, ExecID: execID, Process: p, IO: ids})
 	if err != nil {
 		return nil, err
 	}

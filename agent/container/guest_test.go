@@ -207,15 +207,19 @@ func (g *guest) create(id string, s m, exports map[int]string) (*wire.Created, e
 	if err != nil {
 		g.t.Fatal(err)
 	}
+	var guest wire.Spec
+	if err := json.Unmarshal(raw, &guest); err != nil {
+		g.t.Fatal(err)
+	}
 	ids := wire.IO{Stdin: 1, Stdout: 2, Stderr: 3}
 	if s["process"].(m)["terminal"] == true {
 		ids.Stderr = 0
 	}
 	r := &wire.CreateContainer{
-		ID: id, Spec: raw, Rootfs: "root", MountExports: exports, IO: ids, Seccomp: g.filter,
+		ID: id, Spec: guest, Rootfs: "root", MountExports: exports, IO: ids, Seccomp: g.filter,
 	}
 	if s["hooks"] != nil {
-		r.State = json.RawMessage(`{"ociVersion":"1.3.0","id":"` + id + `","status":"created","bundle":"/b"}`)
+		r.State = []byte(`{"ociVersion":"1.3.0","id":"` + id + `","status":"created","bundle":"/b"}`)
 	}
 	created, after, err := g.set.Create(r)
 	if err != nil {

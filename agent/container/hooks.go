@@ -1,7 +1,7 @@
 package container
 
 import (
-	"encoding/json"
+	"bytes"
 	"fmt"
 	"os"
 	"path"
@@ -33,8 +33,8 @@ type hooks struct {
 	process Process // whose like they are
 }
 
-// check refuses what no system call could take, or would make no sense.
-func (h *Hooks) check() error {
+// checkHooks refuses what no system call could take, or would make no sense.
+func checkHooks(h *Hooks) error {
 	if h == nil {
 		return nil
 	}
@@ -58,17 +58,17 @@ func (b *builder) hooks() (hooks, error) {
 	if b.spec.Hooks == nil || len(b.spec.Hooks.StartContainer) == 0 {
 		return hooks{}, nil
 	}
-	state := map[string]json.RawMessage{}
-	if err := json.Unmarshal(b.state, &state); err != nil {
-		return hooks{}, invalidError("state: " + err.Error())
+	// An object with a field or more: the pid becomes the first.
+	rest, ok := bytes.CutPrefix(b.state, []byte("{"))
+	if !ok || len(rest) == 0 || rest[0] != '"' {
+		return hooks{}, invalidError("state: not what a host sends")
 	}
 	pid := b.child.Pid
 	if b.newPID {
 		pid = 1
 	}
-	state["pid"] = json.RawMessage(strconv.Itoa(pid))
-	data, err := json.Marshal(state)
-	return hooks{list: b.spec.Hooks.StartContainer, state: data, process: *b.spec.Process}, err
+	state := append([]byte(`{"pid":`+strconv.Itoa(pid)+","), rest...)
+	return hooks{list: b.spec.Hooks.StartContainer, state: state, process: *b.spec.Process}, nil
 }
 
 // runHooks runs the hooks in their order. The first failure is the last.

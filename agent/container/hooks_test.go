@@ -29,7 +29,7 @@ func TestHooks(t *testing.T) {
 	s["process"].(m)["user"] = m{"uid": 7, "gid": 8}
 	s["process"].(m)["cwd"] = "/etc"
 	out, errs, code := g.run(s, nil)
-	const state = `{"bundle":"/b","id":"run-TestHooks","ociVersion":"1.3.0","pid":1,"status":"created"}`
+	const state = `{"pid":1,"ociVersion":"1.3.0","id":"run-TestHooks","status":"created","bundle":"/b"}`
 	want := "prog [one] [X=y] 7 /etc " + state + "\nother [] [] 7 /etc " + state + "\n"
 	if out != want || code != 0 {
 		t.Errorf("%q, %q, %d, want %q", out, errs, code, want)

@@ -35,7 +35,7 @@ func lookPath(p *Process) (string, error) {
 		}
 		return name, nil
 	}
-	search, _ := p.env("PATH")
+	search, _ := envOf(p, "PATH")
 	// Linux forgets what it knows of a 9p directory that nobody has open, and asks
 	// the host for each part of each path again: some 24 of 47 requests.
 	var pins [maxPins]int
@@ -91,7 +91,7 @@ func executable(file string) error {
 // as runc does. The user is matched by number, and never by a name that looks
 // like one (runc CVE-2016-3697).
 func addHome(p *Process) {
-	if home, ok := p.env("HOME"); ok && home != "" {
+	if home, ok := envOf(p, "HOME"); ok && home != "" {
 		return
 	}
 	home := "/"

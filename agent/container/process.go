@@ -119,7 +119,7 @@ func addRlimits(prog *spawn.Program, list []Rlimit) error {
 func addCredentials(prog *spawn.Program, p *Process, filter *wire.Seccomp) (warnings []string) {
 	var sets [5]capSet
 	seen := make(map[string]bool)
-	for i, names := range p.capabilitySets() {
+	for i, names := range capabilitySets(p) {
 		set, unknown := parseCaps(names)
 		sets[i] = set
 		for _, u := range unknown {
@@ -149,7 +149,7 @@ func addCredentials(prog *spawn.Program, p *Process, filter *wire.Seccomp) (warn
 
 // capabilitySets are the names in the order bounding, effective, permitted,
 // inheritable, ambient.
-func (p *Process) capabilitySets() [5][]string {
+func capabilitySets(p *Process) [5][]string {
 	c := p.Capabilities
 	if c == nil {
 		c = new(Capabilities)
@@ -166,7 +166,7 @@ func execProgram(p *Process, file string, filter *wire.Seccomp) *spawn.Program {
 	if filter != nil {
 		addFilter(prog, filter)
 		if !p.NoNewPrivileges {
-			names := p.capabilitySets()
+			names := capabilitySets(p)
 			effective, _ := parseCaps(names[1])
 			permitted, _ := parseCaps(names[2])
 			inheritable, _ := parseCaps(names[3])

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/json"
 	"errors"
 	"io"
 	"sync"
@@ -50,7 +49,7 @@ const maxLost = 1024
 
 // handler does one request. after, if there is one, runs when the reply has
 // been sent.
-type handler func(params json.RawMessage) (result any, after func(), err error)
+type handler func(params []byte) (result any, after func(), err error)
 
 // New returns a Server. Exited and OOM must be given to container.Config.OnExit and OnOOM.
 func New() *Server { return new(Server) }
@@ -110,7 +109,7 @@ func (s *Server) answer(conn *wire.Conn, f *wire.Frame) {
 	reply := &wire.Frame{ID: f.ID}
 	result, after, err := s.do(f)
 	if err == nil && result != nil {
-		reply.Result, err = json.Marshal(result)
+		reply.Result, err = wire.Marshal(result)
 	}
 	if err != nil {
 		reply.Error = wireError(err)
@@ -139,7 +138,7 @@ func (s *Server) Exited(e *wire.ContainerExited) { s.event(wire.EventContainerEx
 func (s *Server) OOM(e *wire.ContainerOOM) { s.event(wire.EventContainerOOM, e) }
 
 func (s *Server) event(method string, params any) {
-	data, err := json.Marshal(params)
+	data, err := wire.Marshal(params)
 	if err != nil {
 		s.debug(method+":", err.Error())
 		return

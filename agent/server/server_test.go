@@ -110,7 +110,7 @@ func TestRequests(t *testing.T) {
 	}{
 		{"Fly", nil, wire.KindUnknownMethod, "unknown method Fly"},
 		{wire.MethodConfigure, &wire.Configure{Hostname: "bad"}, wire.KindFailed, "cannot"},
-		{wire.MethodSignal, []int{1}, wire.KindInvalid, "json: cannot unmarshal array into Go value of type wire.Signal"},
+		{wire.MethodSignal, []int{1}, wire.KindInvalid, "wire: protocol error: number out of range"},
 		{wire.MethodStartContainer, &wire.StartContainer{ID: "c"}, wire.KindNotFound, "container does not exist"},
 		{wire.MethodSignal, nil, wire.KindNotFound, "container does not exist"},
 		{wire.MethodStats, &wire.Stats{ID: "c"}, wire.KindNotFound, "container does not exist"},
@@ -119,8 +119,8 @@ func TestRequests(t *testing.T) {
 		{wire.MethodResizeTTY, &wire.ResizeTTY{ID: "c"}, wire.KindNotFound, "container does not exist"},
 		{wire.MethodCloseStdin, &wire.CloseStdin{ID: "c"}, wire.KindNotFound, "container does not exist"},
 		{wire.MethodDeleteContainer, &wire.DeleteContainer{ID: "c"}, wire.KindNotFound, "container does not exist"},
-		{wire.MethodCreateContainer, &wire.CreateContainer{ID: "c", Spec: []byte(`{}`)}, wire.KindInvalid, "process: missing"},
-		{wire.MethodExec, &wire.Exec{ID: "c", Process: []byte(`{"args":["x"],"cwd":"/"}`)}, wire.KindNotFound, "container does not exist"},
+		{wire.MethodCreateContainer, &wire.CreateContainer{ID: "c"}, wire.KindInvalid, "process: missing"},
+		{wire.MethodExec, &wire.Exec{ID: "c", Process: wire.Process{Args: []string{"x"}, Cwd: "/"}}, wire.KindNotFound, "container does not exist"},
 	} {
 		var werr *wire.Error
 		if err := f.call(c.method, c.params, nil); !errors.As(err, &werr) || werr.Kind != c.kind || werr.Message != c.text {

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/json"
 	"time"
 
 	"github.com/lucid-containers/lucid/internal/wire"
@@ -32,7 +31,7 @@ func (s *Server) table() map[string]handler {
 
 // simple is a request without a result.
 func simple[P any](do func(*P) error) handler {
-	return func(raw json.RawMessage) (any, func(), error) {
+	return func(raw []byte) (any, func(), error) {
 		p, err := decode[P](raw)
 		if err != nil {
 			return nil, nil, err
@@ -43,7 +42,7 @@ func simple[P any](do func(*P) error) handler {
 
 // query is a request with a result.
 func query[P, R any](do func(*P) (*R, error)) handler {
-	return func(raw json.RawMessage) (any, func(), error) {
+	return func(raw []byte) (any, func(), error) {
 		p, err := decode[P](raw)
 		if err != nil {
 			return nil, nil, err
@@ -59,7 +58,7 @@ func query[P, R any](do func(*P) (*R, error)) handler {
 // process is a request that makes a process, whose exit may be reported once
 // the reply is out.
 func process[P any](do func(*P) (*wire.Created, func(), error)) handler {
-	return func(raw json.RawMessage) (any, func(), error) {
+	return func(raw []byte) (any, func(), error) {
 		p, err := decode[P](raw)
 		if err != nil {
 			return nil, nil, err
@@ -72,12 +71,12 @@ func process[P any](do func(*P) (*wire.Created, func(), error)) handler {
 	}
 }
 
-func decode[P any](raw json.RawMessage) (*P, error) {
+func decode[P any](raw []byte) (*P, error) {
 	p := new(P)
 	if len(raw) == 0 {
 		return p, nil
 	}
-	if err := json.Unmarshal(raw, p); err != nil {
+	if err := wire.Unmarshal(raw, p); err != nil {
 		return nil, &wire.Error{Kind: wire.KindInvalid, Message: err.Error()}
 	}
 	return p, nil
@@ -89,7 +88,7 @@ const endGrace = 2 * time.Second
 
 // shutdown writes back what the guest has in memory of the host's files. The
 // host then ends the VM; if it does not, the guest ends itself.
-func (s *Server) shutdown(json.RawMessage) (any, func(), error) {
+func (s *Server) shutdown([]byte) (any, func(), error) {
 	s.cfg.Guest.Sync()
 	return nil, func() {
 		time.AfterFunc(endGrace, func() {
@@ -112,7 +111,7 @@ func (s *Server) delete(r *wire.DeleteContainer) error {
 
 // prepare makes the guest one that can be saved. What runs or waits in it would
 // be in every clone.
-func (s *Server) prepare(json.RawMessage) (any, func(), error) {
+func (s *Server) prepare([]byte) (any, func(), error) {
 	if n := s.cfg.Containers.Len(); n > 0 {
 		return nil, nil, &wire.Error{Kind: wire.KindState, Message: "a guest with containers is no template"}
 	}

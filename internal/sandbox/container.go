@@ -156,7 +156,7 @@ func (c *container) create(ctx context.Context, streams wire.Expecter, files *st
 		}
 		spec.Process = &p
 	}
-	data, err := json.Marshal(&spec)
+	guest, err := guestSpec(&spec)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (c *container) create(ctx context.Context, streams wire.Expecter, files *st
 	}
 	var created wire.Created
 	err = c.client.Call(ctx, wire.MethodCreateContainer, &wire.CreateContainer{
-		ID: c.id, Spec: data, State: state, Rootfs: c.plan.Host.Rootfs.Name, MountExports: exports, IO: names, Seccomp: filter,
+		ID: c.id, Spec: *guest, State: state, Rootfs: c.plan.Host.Rootfs.Name, MountExports: exports, IO: names, Seccomp: filter,
 	}, &created)
 	if err != nil {
 		files.cancel()
@@ -201,6 +201,16 @@ func (c *container) create(ctx context.Context, streams wire.Expecter, files *st
 	c.setState(control.StateCreated)
 	c.times.now(control.MarkCreated)
 	return nil
+}
+
+// guestSpec is what the agent acts on of a config.json.
+func guestSpec(spec *specs.Spec) (*wire.Spec, error) {
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return nil, err
+	}
+	guest := new(wire.Spec)
+	return guest, json.Unmarshal(data, guest)
 }
 
 // hookState is what the guest's hooks read, but for the pid; nil without any.

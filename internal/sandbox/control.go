@@ -84,7 +84,9 @@ func (c *container) Control(ctx context.Context, method string, params json.RawM
 		if c.plan.Placeholder {
 			return nil, badRequest(noProcess)
 		}
-		return nil, c.ask(ctx, wire.MethodUpdate, &wire.Update{ID: c.id, Resources: params}, nil)
+		return with(params, func(r *wire.Resources) (any, error) {
+			return nil, c.ask(ctx, wire.MethodUpdate, &wire.Update{ID: c.id, Resources: *r}, nil)
+		})
 	default:
 		return nil, badRequest("unknown method " + method)
 	}

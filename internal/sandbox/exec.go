@@ -98,9 +98,7 @@ func (c *container) exec(ctx context.Context, p *control.Exec, files []*os.File)
 	if err := c.awaitRunning(ctx, p.Wait); err != nil {
 		return nil, err
 	}
-	var want struct {
-		Terminal bool `json:"terminal"`
-	}
+	var want wire.Process
 	if err := json.Unmarshal(p.Process, &want); err != nil {
 		return nil, badRequest("process: " + err.Error())
 	}
@@ -118,7 +116,7 @@ func (c *container) exec(ctx context.Context, p *control.Exec, files []*os.File)
 		return nil, err
 	}
 	c.execs.add(e) // before the call: the event may be faster than us
-	if err := c.execInGuest(ctx, e, p.Process); err != nil {
+	if err := c.execInGuest(ctx, e, &want); err != nil {
 		c.execs.remove(e.id)
 		e.io.close()
 		return nil, guestError(err)
@@ -129,14 +127,14 @@ func (c *container) exec(ctx context.Context, p *control.Exec, files []*os.File)
 	return &control.ExecStarted{ExecID: e.id}, nil
 }
 
-func (c *container) execInGuest(ctx context.Context, e *execProcess, process json.RawMessage) error {
+func (c *container) execInGuest(ctx context.Context, e *execProcess, process *wire.Process) error {
 	names, err := e.io.expect(c.streams)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	err = c.client.Call(ctx, wire.MethodExec, &wire.Exec{ID: c.id, ExecID: e.id, Process: process, IO: names}, nil)
+	err = c.client.Call(ctx, wire.MethodExec, &wire.Exec{ID: c.id, ExecID: e.id, Process: *process, IO: names}, nil)
 	if err != nil {
 		e.io.cancel()
 		if ctx.Err() != nil {

@@ -29,31 +29,31 @@ type execRig struct {
 func newExecRig(t *testing.T) *execRig {
 	t.Helper()
 	x := &execRig{}
-	x.rig = newRig(t, map[string]func(json.RawMessage) (any, *wire.Error){
-		wire.MethodExec: func(params json.RawMessage) (any, *wire.Error) { return wire.Created{Pid: 9}, x.open(t, params) },
-		wire.MethodSignal: func(params json.RawMessage) (any, *wire.Error) {
+	x.rig = newRig(t, map[string]func([]byte) (any, *wire.Error){
+		wire.MethodExec: func(params []byte) (any, *wire.Error) { return wire.Created{Pid: 9}, x.open(t, params) },
+		wire.MethodSignal: func(params []byte) (any, *wire.Error) {
 			x.mu.Lock()
 			defer x.mu.Unlock()
 			var s wire.Signal
-			if err := json.Unmarshal(params, &s); err != nil {
+			if err := wire.Unmarshal(params, &s); err != nil {
 				t.Error(err)
 			}
 			x.signals = append(x.signals, s)
 			return struct{}{}, nil
 		},
-		wire.MethodStats: func(json.RawMessage) (any, *wire.Error) { return wire.StatsResult{PidsCurrent: 3}, nil },
+		wire.MethodStats: func([]byte) (any, *wire.Error) { return wire.StatsResult{PidsCurrent: 3}, nil },
 	})
 	x.c.vm = x.vm
 	return x
 }
 
-func (x *execRig) open(t *testing.T, params json.RawMessage) *wire.Error {
+func (x *execRig) open(t *testing.T, params []byte) *wire.Error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.fail != nil {
 		return x.fail
 	}
-	if err := json.Unmarshal(params, &x.exec); err != nil {
+	if err := wire.Unmarshal(params, &x.exec); err != nil {
 		t.Error(err)
 	}
 	for i, id := range []uint64{x.exec.IO.Stdin, x.exec.IO.Stdout, x.exec.IO.Stderr} {
@@ -100,8 +100,8 @@ func (x *execRig) start(t *testing.T, ctx context.Context) (id string, in, out *
 	t.Helper()
 	stdin, in := pipe(t)
 	out, stdout := pipe(t)
-	result, err := x.c.Control(ctx, control.MethodExec, raw(control.Exec{
-		Process: raw(map[string]any{"args": []string{"cat"}}), Null: [3]bool{false, false, true}, Pid: 4711,
+	result, err := x.c.Control(ctx, control.MethodExec, asJSON(control.Exec{
+		Process: asJSON(map[string]any{"args": []string{"cat"}}), Null: [3]bool{false, false, true}, Pid: 4711,
 	}), []*os.File{stdin, stdout})
 	_, _ = stdin.Close(), stdout.Close() // as the server does
 	if err != nil {
@@ -139,16 +139,16 @@ func TestExec(t *testing.T) {
 	if data, err := io.ReadAll(out); err != nil || string(data) != "some bytes" {
 		t.Errorf("output %q, %v", data, err)
 	}
-	exit, err := x.c.Control(ctx, control.MethodExecWait, raw(control.ExecStarted{ExecID: id}), nil)
+	exit, err := x.c.Control(ctx, control.MethodExecWait, asJSON(control.ExecStarted{ExecID: id}), nil)
 	if err != nil || exit.(*control.Exit).Code != 5 {
 		t.Errorf("exit %v, %v", exit, err)
 	}
-	if _, err := x.c.Control(ctx, control.MethodKill, raw(control.KillParams{ExecID: id, Signal: 15}), nil); kindOf(err) != control.KindNotRunning {
+	if _, err := x.c.Control(ctx, control.MethodKill, asJSON(control.KillParams{ExecID: id, Signal: 15}), nil); kindOf(err) != control.KindNotRunning {
 		t.Errorf("kill after exit: %v", err)
 	}
 	gone()
 	eventually(t, func() bool { return x.c.execs.get(id) == nil })
-	if _, err := x.c.Control(t.Context(), control.MethodExecWait, raw(control.ExecStarted{ExecID: id}), nil); kindOf(err) != control.KindNotRunning {
+	if _, err := x.c.Control(t.Context(), control.MethodExecWait, asJSON(control.ExecStarted{ExecID: id}), nil); kindOf(err) != control.KindNotRunning {
 		t.Errorf("wait for one that is gone: %v", err)
 	}
 }
@@ -182,7 +182,7 @@ func TestExecContainerEnds(t *testing.T) {
 	if code := x.exit(t); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
-	exit, err := x.c.Control(t.Context(), control.MethodExecWait, raw(control.ExecStarted{ExecID: id}), nil)
+	exit, err := x.c.Control(t.Context(), control.MethodExecWait, asJSON(control.ExecStarted{ExecID: id}), nil)
 	if err != nil || exit.(*control.Exit).Code != 137 {
 		t.Errorf("exit %v, %v", exit, err)
 	}
@@ -280,7 +280,7 @@ func TestExecWaitsForResume(t *testing.T) {
 	mustControl(t, x.rig, control.MethodStart, nil)
 	mustControl(t, x.rig, control.MethodPause, nil)
 	done := make(chan error, 1)
-	params := raw(control.Exec{Process: raw(map[string]any{}), Null: [3]bool{true, true, true}, Wait: true})
+	params := asJSON(control.Exec{Process: asJSON(map[string]any{}), Null: [3]bool{true, true, true}, Wait: true})
 	go func() { _, err := x.c.Control(t.Context(), control.MethodExec, params, nil); done <- err }()
 	select {
 	case err := <-done:

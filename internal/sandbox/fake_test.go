@@ -60,7 +60,7 @@ type agent struct {
 	conn *wire.Conn
 	mux  *wire.Mux
 	// handle answers a request; a nil entry answers with success.
-	handle map[string]func(params json.RawMessage) (any, *wire.Error)
+	handle map[string]func(params []byte) (any, *wire.Error)
 
 	mu     sync.Mutex
 	calls  []string
@@ -109,10 +109,10 @@ func (a *agent) answer(f *wire.Frame) {
 }
 
 // open opens the streams that a create names.
-func (a *agent) open(params json.RawMessage) {
+func (a *agent) open(params []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := json.Unmarshal(params, &a.create); err != nil {
+	if err := wire.Unmarshal(params, &a.create); err != nil {
 		a.t.Error(err)
 		return
 	}
@@ -152,8 +152,18 @@ func (a *agent) called(method string) bool {
 	return false
 }
 
-func raw(v any) json.RawMessage {
+// asJSON is for the control socket.
+func asJSON(v any) json.RawMessage {
 	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return data
+}
+
+// raw is for the agent's channel.
+func raw(v any) []byte {
+	data, err := wire.Marshal(v)
 	if err != nil {
 		panic(err)
 	}
@@ -180,7 +190,7 @@ func pipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
-func newRig(t *testing.T, handle map[string]func(json.RawMessage) (any, *wire.Error)) *rig {
+func newRig(t *testing.T, handle map[string]func([]byte) (any, *wire.Error)) *rig {
 	t.Helper()
 	spec := oci.Example()
 	spec.Process.Terminal = false
@@ -192,7 +202,7 @@ func newRig(t *testing.T, handle map[string]func(json.RawMessage) (any, *wire.Er
 	return newRigOf(t, plan, handle)
 }
 
-func newRigOf(t *testing.T, plan *oci.Plan, handle map[string]func(json.RawMessage) (any, *wire.Error)) *rig {
+func newRigOf(t *testing.T, plan *oci.Plan, handle map[string]func([]byte) (any, *wire.Error)) *rig {
 	t.Helper()
 	hostCtl, guestCtl := net.Pipe()
 	hostStr, guestStr := net.Pipe()

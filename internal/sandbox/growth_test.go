@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"encoding/json"
 	"reflect"
 	"strings"
 	"testing"
@@ -62,13 +61,13 @@ func TestGrowHostile(t *testing.T) {
 	g := &wire.Grow{VCPUs: 2, Memory: []wire.MemoryRange{{Addr: memoryBlock, Size: 2 * memoryBlock}}}
 	never := make(chan struct{})
 	defer close(never)
-	for want, answer := range map[string]func(json.RawMessage) (any, *wire.Error){
-		"did not take its memory and vCPUs into use within 80ms": func(json.RawMessage) (any, *wire.Error) { <-never; return nil, nil },
-		"no such file": func(json.RawMessage) (any, *wire.Error) {
+	for want, answer := range map[string]func([]byte) (any, *wire.Error){
+		"did not take its memory and vCPUs into use within 80ms": func([]byte) (any, *wire.Error) { <-never; return nil, nil },
+		"no such file": func([]byte) (any, *wire.Error) {
 			return nil, &wire.Error{Kind: wire.KindFailed, Message: "write: no such file"}
 		},
 	} {
-		r := newRig(t, map[string]func(json.RawMessage) (any, *wire.Error){wire.MethodGrow: answer})
+		r := newRig(t, map[string]func([]byte) (any, *wire.Error){wire.MethodGrow: answer})
 		if err := r.c.grow(t.Context(), g, 20*time.Millisecond); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}

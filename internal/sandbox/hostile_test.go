@@ -3,7 +3,6 @@ package sandbox
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"log/slog"
 	"runtime"
 	"strings"
@@ -124,8 +123,8 @@ func copiers() int {
 func TestStartAgain(t *testing.T) {
 	refuse := true
 	before := copiers() // of other tests: they may end meanwhile, none begins
-	r := newRig(t, map[string]func(json.RawMessage) (any, *wire.Error){
-		wire.MethodStartContainer: func(json.RawMessage) (any, *wire.Error) {
+	r := newRig(t, map[string]func([]byte) (any, *wire.Error){
+		wire.MethodStartContainer: func([]byte) (any, *wire.Error) {
 			if refuse {
 				refuse = false
 				return nil, &wire.Error{Kind: wire.KindFailed, Message: "not now"}
@@ -147,8 +146,8 @@ func TestStartAgain(t *testing.T) {
 // known to run.
 func TestStartCallerGone(t *testing.T) {
 	asked, release := make(chan struct{}), make(chan struct{})
-	r := newRig(t, map[string]func(json.RawMessage) (any, *wire.Error){
-		wire.MethodStartContainer: func(json.RawMessage) (any, *wire.Error) {
+	r := newRig(t, map[string]func([]byte) (any, *wire.Error){
+		wire.MethodStartContainer: func([]byte) (any, *wire.Error) {
 			close(asked)
 			<-release
 			return nil, nil
@@ -174,7 +173,7 @@ func TestStartCallerGone(t *testing.T) {
 
 // Whatever an agent says about an exit, SIGKILL ends the sandbox at once.
 func TestKillEndsHostileExit(t *testing.T) {
-	never := func(json.RawMessage) (any, *wire.Error) { select {} }
+	never := func([]byte) (any, *wire.Error) { select {} }
 	for name, hostile := range map[string]func(t *testing.T, r *rig){
 		"counts that never come": func(_ *testing.T, r *rig) { r.agent.exited("c1", 0, 1<<63, 1<<64-1) },
 		"before the start":       func(_ *testing.T, r *rig) { r.agent.exited("c1", 0, 1, 1) },
@@ -190,7 +189,7 @@ func TestKillEndsHostileExit(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, map[string]func(json.RawMessage) (any, *wire.Error){wire.MethodShutdown: never})
+			r := newRig(t, map[string]func([]byte) (any, *wire.Error){wire.MethodShutdown: never})
 			if name != "before the start" {
 				mustControl(t, r, control.MethodStart, nil)
 			}

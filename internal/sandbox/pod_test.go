@@ -72,10 +72,10 @@ func newPodRig(t *testing.T) *podRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.rig = newRigOf(t, plan, map[string]func(json.RawMessage) (any, *wire.Error){
-		wire.MethodDeleteContainer: func(params json.RawMessage) (any, *wire.Error) {
+	p.rig = newRigOf(t, plan, map[string]func([]byte) (any, *wire.Error){
+		wire.MethodDeleteContainer: func(params []byte) (any, *wire.Error) {
 			var d wire.DeleteContainer
-			if err := json.Unmarshal(params, &d); err != nil {
+			if err := wire.Unmarshal(params, &d); err != nil {
 				t.Error(err)
 			}
 			p.mu.Lock()
@@ -83,9 +83,9 @@ func newPodRig(t *testing.T) *podRig {
 			p.deleted = append(p.deleted, d.ID)
 			return struct{}{}, nil
 		},
-		wire.MethodSignal: func(params json.RawMessage) (any, *wire.Error) {
+		wire.MethodSignal: func(params []byte) (any, *wire.Error) {
 			var s wire.Signal
-			if err := json.Unmarshal(params, &s); err != nil {
+			if err := wire.Unmarshal(params, &s); err != nil {
 				t.Error(err)
 			}
 			p.mu.Lock()
@@ -93,7 +93,7 @@ func newPodRig(t *testing.T) *podRig {
 			p.signals = append(p.signals, s)
 			return struct{}{}, nil
 		},
-		wire.MethodCreateContainer: func(json.RawMessage) (any, *wire.Error) { return wire.Created{Pid: 7}, p.refuse },
+		wire.MethodCreateContainer: func([]byte) (any, *wire.Error) { return wire.Created{Pid: 7}, p.refuse },
 	})
 	p.c.vm, p.c.exports.files = p.vm, p.files
 	mustControl(t, p.rig, control.MethodStart, nil)
@@ -123,8 +123,8 @@ func (p *podRig) join(t *testing.T, id, dir string, change func(*oci.Plan)) (can
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	out, stdout := pipe(t)
-	_, err = p.c.Control(ctx, control.MethodJoin, raw(control.Join{
-		ID: id, Plan: raw(plan), Null: [3]bool{true, false, true}, Pid: 4711,
+	_, err = p.c.Control(ctx, control.MethodJoin, asJSON(control.Join{
+		ID: id, Plan: asJSON(plan), Null: [3]bool{true, false, true}, Pid: 4711,
 	}), []*os.File{stdout})
 	_ = stdout.Close() // as the server does
 	return cancel, out, err
@@ -132,9 +132,9 @@ func (p *podRig) join(t *testing.T, id, dir string, change func(*oci.Plan)) (can
 
 func (p *podRig) ask(t *testing.T, id, method string, params, result any) error {
 	t.Helper()
-	got, err := p.c.Control(t.Context(), control.MethodMember, raw(control.Member{ID: id, Method: method, Params: raw(params)}), nil)
+	got, err := p.c.Control(t.Context(), control.MethodMember, asJSON(control.Member{ID: id, Method: method, Params: asJSON(params)}), nil)
 	if err == nil && result != nil {
-		if e := json.Unmarshal(raw(got), result); e != nil {
+		if e := json.Unmarshal(asJSON(got), result); e != nil {
 			t.Error(e)
 		}
 	}
@@ -233,7 +233,7 @@ func TestJoinFails(t *testing.T) {
 		t.Errorf("the sandbox's own ID: %v", err)
 	}
 	alone := newRig(t, nil)
-	if _, err := alone.c.Control(t.Context(), control.MethodJoin, raw(control.Join{ID: "c2", Plan: raw(alone.c.plan)}), nil); kindOf(err) != control.KindBadRequest {
+	if _, err := alone.c.Control(t.Context(), control.MethodJoin, asJSON(control.Join{ID: "c2", Plan: asJSON(alone.c.plan)}), nil); kindOf(err) != control.KindBadRequest {
 		t.Errorf("a container that is no pod: %v", err)
 	}
 	for _, method := range []string{control.MethodJoin, control.MethodMember} {
@@ -252,7 +252,7 @@ func TestPlaceholder(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if _, err := p.c.Control(t.Context(), control.MethodExec, raw(control.Exec{Process: raw(map[string]any{})}), nil); kindOf(err) != control.KindBadRequest {
+		if _, err := p.c.Control(t.Context(), control.MethodExec, asJSON(control.Exec{Process: asJSON(map[string]any{})}), nil); kindOf(err) != control.KindBadRequest {
 			t.Errorf("exec: %v", err)
 		}
 		if p.c.isOver() {
@@ -376,9 +376,9 @@ func TestExports(t *testing.T) {
 func TestMemberFrozen(t *testing.T) {
 	p := newPodRig(t)
 	var frozen []bool
-	p.agent.handle[wire.MethodFreeze] = func(params json.RawMessage) (any, *wire.Error) {
+	p.agent.handle[wire.MethodFreeze] = func(params []byte) (any, *wire.Error) {
 		var f wire.Freeze
-		if err := json.Unmarshal(params, &f); err != nil || f.ID != "c2" {
+		if err := wire.Unmarshal(params, &f); err != nil || f.ID != "c2" {
 			t.Errorf("%+v, %v", f, err)
 		}
 		p.mu.Lock()

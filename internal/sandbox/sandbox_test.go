@@ -21,7 +21,7 @@ import (
 
 func mustControl(t *testing.T, r *rig, method string, params any) {
 	t.Helper()
-	if _, err := r.c.Control(t.Context(), method, raw(params), nil); err != nil {
+	if _, err := r.c.Control(t.Context(), method, asJSON(params), nil); err != nil {
 		t.Fatalf("%s: %v", method, err)
 	}
 }
@@ -82,7 +82,7 @@ func TestJourney(t *testing.T) {
 	if s := r.c.status(); s.State != control.StateStopped || s.Exit.Code != 42 {
 		t.Errorf("status %+v", s)
 	}
-	if _, err := r.c.Control(t.Context(), control.MethodKill, raw(control.KillParams{Signal: 15}), nil); kindOf(err) != control.KindNotRunning {
+	if _, err := r.c.Control(t.Context(), control.MethodKill, asJSON(control.KillParams{Signal: 15}), nil); kindOf(err) != control.KindNotRunning {
 		t.Errorf("kill after exit: %v", err)
 	}
 	if _, err := r.c.Control(t.Context(), control.MethodStart, nil, nil); kindOf(err) != control.KindNotRunning {
@@ -169,10 +169,10 @@ func TestBackgroundHoldsStream(t *testing.T) {
 
 func TestKill(t *testing.T) {
 	got := make(chan int, 10)
-	r := newRig(t, map[string]func(json.RawMessage) (any, *wire.Error){
-		wire.MethodSignal: func(p json.RawMessage) (any, *wire.Error) {
+	r := newRig(t, map[string]func([]byte) (any, *wire.Error){
+		wire.MethodSignal: func(p []byte) (any, *wire.Error) {
 			var s wire.Signal
-			if err := json.Unmarshal(p, &s); err != nil || s.ID != "c1" || s.ExecID != "" {
+			if err := wire.Unmarshal(p, &s); err != nil || s.ID != "c1" || s.ExecID != "" {
 				return nil, &wire.Error{Kind: wire.KindInvalid, Message: string(p)}
 			}
 			got <- s.Signal
@@ -194,13 +194,13 @@ func TestKill(t *testing.T) {
 
 // TestKillWithoutAgent: SIGKILL works when the agent answers with an error.
 func TestKillWithoutAgent(t *testing.T) {
-	r := newRig(t, map[string]func(json.RawMessage) (any, *wire.Error){
-		wire.MethodSignal: func(json.RawMessage) (any, *wire.Error) {
+	r := newRig(t, map[string]func([]byte) (any, *wire.Error){
+		wire.MethodSignal: func([]byte) (any, *wire.Error) {
 			return nil, &wire.Error{Kind: wire.KindFailed, Message: "no"}
 		},
 	})
 	mustControl(t, r, control.MethodStart, nil)
-	if _, err := r.c.Control(t.Context(), control.MethodKill, raw(control.KillParams{Signal: 15}), nil); kindOf(err) != control.KindGuest {
+	if _, err := r.c.Control(t.Context(), control.MethodKill, asJSON(control.KillParams{Signal: 15}), nil); kindOf(err) != control.KindGuest {
 		t.Errorf("SIGTERM: %v", err)
 	}
 	mustControl(t, r, control.MethodKill, control.KillParams{Signal: 9})
@@ -211,8 +211,8 @@ func TestKillWithoutAgent(t *testing.T) {
 
 func TestStartFails(t *testing.T) {
 	const text = `exec: "x": permission denied`
-	r := newRig(t, map[string]func(json.RawMessage) (any, *wire.Error){
-		wire.MethodStartContainer: func(json.RawMessage) (any, *wire.Error) {
+	r := newRig(t, map[string]func([]byte) (any, *wire.Error){
+		wire.MethodStartContainer: func([]byte) (any, *wire.Error) {
 			return nil, &wire.Error{Kind: wire.KindFailed, Message: text}
 		},
 	})
@@ -263,8 +263,8 @@ func TestLostGuest(t *testing.T) {
 
 func TestCreateFails(t *testing.T) {
 	r := newRig(t, nil)
-	r.agent.handle = map[string]func(json.RawMessage) (any, *wire.Error){
-		wire.MethodCreateContainer: func(json.RawMessage) (any, *wire.Error) {
+	r.agent.handle = map[string]func([]byte) (any, *wire.Error){
+		wire.MethodCreateContainer: func([]byte) (any, *wire.Error) {
 			return nil, &wire.Error{Kind: wire.KindFailed, Message: strings.Repeat("x", 5000)}
 		},
 	}
@@ -357,9 +357,9 @@ func TestTimeline(t *testing.T) {
 // TestExitThenVMEnds: both come at once; the exit status and the output count.
 func TestExitThenVMEnds(t *testing.T) {
 	for range 4 { // select chooses at random
-		r := newRig(t, map[string]func(json.RawMessage) (any, *wire.Error){
+		r := newRig(t, map[string]func([]byte) (any, *wire.Error){
 			// A guest that is gone does not answer.
-			wire.MethodShutdown: func(json.RawMessage) (any, *wire.Error) { select {} },
+			wire.MethodShutdown: func([]byte) (any, *wire.Error) { select {} },
 		})
 		mustControl(t, r, control.MethodStart, nil)
 		r.agent.exited("c1", 6, 0, 0)

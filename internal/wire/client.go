@@ -2,7 +2,6 @@ package wire
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"sync"
@@ -18,14 +17,14 @@ const maxHello = 4 << 10
 // Event is something that the agent says unasked.
 type Event struct {
 	Method string
-	Params json.RawMessage
+	Params []byte
 }
 
 // Exited decodes the event as a ContainerExited.
 func (e Event) Exited() (*ContainerExited, error) {
 	x := new(ContainerExited)
-	if err := json.Unmarshal(e.Params, x); err != nil {
-		return nil, badJSON(err)
+	if err := Unmarshal(e.Params, x); err != nil {
+		return nil, err
 	}
 	return x, nil
 }
@@ -33,8 +32,8 @@ func (e Event) Exited() (*ContainerExited, error) {
 // OOM decodes the event as a ContainerOOM.
 func (e Event) OOM() (*ContainerOOM, error) {
 	x := new(ContainerOOM)
-	if err := json.Unmarshal(e.Params, x); err != nil {
-		return nil, badJSON(err)
+	if err := Unmarshal(e.Params, x); err != nil {
+		return nil, err
 	}
 	return x, nil
 }
@@ -96,14 +95,11 @@ func (c *Client) Hello(ctx context.Context) (*Hello, error) {
 // result unless that is nil. A failure that the agent reports is an *Error. If
 // ctx ends first the call is given up; the agent may still do it.
 func (c *Client) Call(ctx context.Context, method string, params, result any) error {
-	f := &Frame{Method: method}
-	if params != nil {
-		b, err := json.Marshal(params)
-		if err != nil {
-			return err
-		}
-		f.Params = b
+	message, err := Marshal(params)
+	if err != nil {
+		return err
 	}
+	f := &Frame{Method: method, Params: message}
 	select {
 	case c.writing <- struct{}{}:
 	case <-c.done:
@@ -162,10 +158,7 @@ func decodeResult(r *Frame, result any) error {
 	if result == nil {
 		return nil
 	}
-	if err := json.Unmarshal(r.Result, result); err != nil {
-		return badJSON(err)
-	}
-	return nil
+	return Unmarshal(r.Result, result)
 }
 
 func (c *Client) forget(id uint64) {
@@ -246,8 +239,8 @@ func (c *Client) takeHello(f *Frame) error {
 		return protocolError("Hello is too long") // it is kept
 	}
 	h := new(Hello)
-	if err := json.Unmarshal(f.Params, h); err != nil {
-		return badJSON(err)
+	if err := Unmarshal(f.Params, h); err != nil {
+		return err
 	}
 	if h.Version != Version {
 		return protocolError("agent speaks another version")

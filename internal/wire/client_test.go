@@ -2,7 +2,6 @@ package wire_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net"
 	"sync"
@@ -150,7 +149,7 @@ func TestClientEvents(t *testing.T) {
 	})
 	a.hello()
 	for i := range 5 {
-		p, err := json.Marshal(&wire.ContainerExited{ID: "c", Status: i})
+		p, err := wire.Marshal(&wire.ContainerExited{ID: "c", Status: i})
 		if err != nil {
 			t.Fatal(err)
 		}

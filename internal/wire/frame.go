@@ -1,16 +1,15 @@
 package wire
 
 import (
-	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"io"
+	"reflect"
 	"strconv"
 	"sync"
 )
 
-// MaxFrame caps the JSON of one frame, in bytes.
+// MaxFrame caps one frame, in bytes behind its length.
 const MaxFrame = 8 << 20
 
 // frameHeader is the size of the u32 length before each frame.
@@ -28,24 +27,15 @@ type protocolError string
 func (e protocolError) Error() string { return "wire: protocol error: " + string(e) }
 func (e protocolError) Unwrap() error { return ErrProtocol }
 
-// maxReason bounds what an error quotes of the peer, in bytes.
-const maxReason = 200
-
-// badJSON is for a frame that cannot be decoded. What package json says of it
-// may hold a number of the peer's with millions of digits.
-func badJSON(err error) error {
-	text := err.Error()
-	return protocolError(text[:min(len(text), maxReason)])
-}
-
 // Frame is what one control frame holds: a request (ID and Method), its
-// response (ID, and Error or Result) or an event (Method, ID 0).
+// response (ID, and Error or Result) or an event (Method, ID 0). Params and Result
+// are what Marshal makes of a message.
 type Frame struct {
-	ID     uint64          `json:"id,omitempty"`
-	Method string          `json:"method,omitempty"`
-	Params json.RawMessage `json:"params,omitempty"`
-	Result json.RawMessage `json:"result,omitempty"`
-	Error  *Error          `json:"error,omitempty"`
+	ID     uint64
+	Method string
+	Params []byte
+	Result []byte
+	Error  *Error
 }
 
 // Conn reads and writes frames on a byte channel. One goroutine may read while
@@ -71,8 +61,8 @@ func (c *Conn) ReadFrame() (*Frame, error) {
 		return nil, err
 	}
 	f := new(Frame)
-	if err := json.Unmarshal(b, f); err != nil {
-		return nil, badJSON(err)
+	if err := Unmarshal(b, f); err != nil {
+		return nil, err
 	}
 	return f, nil
 }
@@ -108,14 +98,10 @@ func (c *Conn) readBytes() ([]byte, error) {
 
 // WriteFrame writes one frame with a single Write.
 func (c *Conn) WriteFrame(f *Frame) error {
-	var buf bytes.Buffer
-	buf.Write(make([]byte, frameHeader))
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(f); err != nil {
+	b, err := appendValue(make([]byte, frameHeader, 256+len(f.Params)+len(f.Result)), reflect.ValueOf(f).Elem())
+	if err != nil {
 		return err
 	}
-	b := bytes.TrimRight(buf.Bytes(), "\n")
 	if len(b)-frameHeader > MaxFrame {
 		return protocolError("frame of " + strconv.Itoa(len(b)-frameHeader) + " bytes")
 	}

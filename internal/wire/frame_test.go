@@ -3,7 +3,6 @@ package wire_test
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"io"
 	"runtime"
@@ -35,11 +34,11 @@ func frameBytes(payload string) []byte {
 
 func TestFrameRoundTrip(t *testing.T) {
 	want := []*wire.Frame{
-		{ID: 1, Method: "Exec", Params: json.RawMessage(`{"a":"<&>"}`)},
-		{ID: 1<<64 - 1, Result: json.RawMessage(`[1,2]`)},
+		{ID: 1, Method: "Exec", Params: []byte("\x01<&>")},
+		{ID: 1<<64 - 1, Result: []byte{1, 2}},
 		{ID: 3, Error: &wire.Error{Kind: wire.KindFailed, Message: "no\nluck"}},
-		{Method: "ContainerExited", Params: json.RawMessage(`{}`)},
-		{ID: 4, Params: json.RawMessage(`"` + strings.Repeat("x", 300_000) + `"`)},
+		{Method: "ContainerExited", Params: []byte{0}},
+		{ID: 4, Params: []byte(strings.Repeat("x", 300_000))},
 	}
 	var c channel
 	conn := wire.NewConn(&c)
@@ -74,12 +73,12 @@ func TestFrameErrors(t *testing.T) {
 		"empty frame":   {frameBytes(""), wire.ErrProtocol},
 		"too long":      {binary.LittleEndian.AppendUint32(nil, wire.MaxFrame+1), wire.ErrProtocol},
 		"longest":       {[]byte{0xff, 0xff, 0xff, 0xff}, wire.ErrProtocol},
-		"no JSON":       {frameBytes("hello"), wire.ErrProtocol},
-		"an array":      {frameBytes("[1]"), wire.ErrProtocol},
-		"two values":    {frameBytes("{} {}"), wire.ErrProtocol},
-		"id is a text":  {frameBytes(`{"id":"1"}`), wire.ErrProtocol},
-		"negative id":   {frameBytes(`{"id":-1}`), wire.ErrProtocol},
-		"deep":          {frameBytes(strings.Repeat("[", 100_000)), wire.ErrProtocol},
+		"no frame":      {frameBytes("hello"), wire.ErrProtocol},
+		"id too long":   {frameBytes(strings.Repeat("\xff", 11)), wire.ErrProtocol},
+		"method cut":    {frameBytes("\x01\x05Exec"), wire.ErrProtocol},
+		"no error":      {frameBytes("\x01\x00\x00\x00"), wire.ErrProtocol},
+		"odd pointer":   {frameBytes("\x01\x00\x00\x00\x02"), wire.ErrProtocol},
+		"two frames":    {frameBytes("\x01\x00\x00\x00\x00\x01\x00\x00\x00\x00"), wire.ErrProtocol},
 		"cut in header": {[]byte{1, 0}, io.ErrUnexpectedEOF},
 		"cut in body":   {frameBytes("{}")[:5], io.ErrUnexpectedEOF},
 		"no body":       {frameBytes("{}")[:4], io.ErrUnexpectedEOF},
@@ -94,7 +93,7 @@ func TestFrameErrors(t *testing.T) {
 
 func TestWriteFrameTooLong(t *testing.T) {
 	var c channel
-	f := &wire.Frame{ID: 1, Params: json.RawMessage(`"` + strings.Repeat("x", wire.MaxFrame) + `"`)}
+	f := &wire.Frame{ID: 1, Params: make([]byte, wire.MaxFrame)}
 	if err := wire.NewConn(&c).WriteFrame(f); !errors.Is(err, wire.ErrProtocol) {
 		t.Errorf("WriteFrame: %v", err)
 	}
@@ -131,7 +130,7 @@ func TestAppendHello(t *testing.T) {
 			t.Fatalf("%+v, %v", f, err)
 		}
 		got := new(wire.Hello)
-		if err := json.Unmarshal(f.Params, got); err != nil {
+		if err := wire.Unmarshal(f.Params, got); err != nil {
 			t.Fatal(err)
 		}
 		if d := cmp.Diff(want, got); d != "" {
@@ -145,10 +144,10 @@ func TestAppendHello(t *testing.T) {
 }
 
 func FuzzReadFrame(f *testing.F) {
-	f.Add(frameBytes(`{"id":1,"method":"Exec","params":{"a":[1,2,{"b":null}]}}`))
+	f.Add(frameBytes("\x01\x04Exec\x02ab\x00\x00"))
 	f.Add(wire.AppendHello(nil, &wire.Hello{Version: 1, Kernel: "6"}))
 	f.Add([]byte{0xff, 0xff, 0x7f, 0, '{'})
-	f.Add(append(frameBytes(`{}`), frameBytes(`{"id":2,"error":{"kind":"x"}}`)...))
+	f.Add(append(frameBytes("\x00\x00\x00\x00\x00"), frameBytes("\x02\x00\x00\x00\x01\x01x\x00")...))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		c := wire.NewConn(&channel{Reader: bytes.NewReader(in)})
 		for {

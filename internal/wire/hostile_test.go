@@ -2,7 +2,6 @@ package wire_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -37,7 +36,7 @@ func TestCallsToDeafGuest(t *testing.T) {
 // A Hello is kept for the life of the sandbox, so it may not be large.
 func TestHelloTooLong(t *testing.T) {
 	c, a := newClient(t, nil)
-	params, err := json.Marshal(wire.Hello{Version: wire.Version, Kernel: strings.Repeat("6", 1<<20)})
+	params, err := wire.Marshal(wire.Hello{Version: wire.Version, Kernel: strings.Repeat("6", 1<<20)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +49,7 @@ func TestHelloTooLong(t *testing.T) {
 // An error does not carry megabytes of the guest's into a log.
 func TestErrorIsShort(t *testing.T) {
 	c, a := newClient(t, nil)
-	go func() { _ = a.WriteRaw(frameBytes(`{"id":` + strings.Repeat("9", 4<<20) + `}`)) }()
+	go func() { _ = a.WriteRaw(frameBytes(strings.Repeat("\xff", 4<<20))) }()
 	_, err := c.Hello(t.Context())
 	if !errors.Is(err, wire.ErrProtocol) || len(err.Error()) > 1000 {
 		t.Errorf("%d bytes of error, protocol error: %v", len(err.Error()), errors.Is(err, wire.ErrProtocol))
