@@ -110,6 +110,7 @@ func (a *agent) Prepare() (*wire.Prepared, error) {
 		return nil, err
 	}
 	prepared := a.size.Prepare()
+	boot.QuietMonitor()
 	// What a clone would collect on its own pages. Nothing is given back: a clone
 	// would fault it in again.
 	runtime.GC()
