@@ -101,7 +101,7 @@ func Unmarshal(data []byte, v any) error {
 	if len(data) == 0 {
 		return nil
 	}
-	d := decoder{data}
+	d := decoder{rest: data, text: string(data)}
 	if err := d.value(reflect.ValueOf(v).Elem()); err != nil {
 		return err
 	}
@@ -112,7 +112,10 @@ func Unmarshal(data []byte, v any) error {
 }
 
 // decoder has what is not read yet.
-type decoder struct{ rest []byte }
+type decoder struct {
+	rest []byte
+	text string // the whole message: strings are parts of it, not copies
+}
 
 func (d *decoder) value(v reflect.Value) error {
 	switch v.Kind() {
@@ -136,8 +139,8 @@ func (d *decoder) value(v reflect.Value) error {
 		v.SetUint(n)
 		return nil
 	case reflect.String:
-		b, err := d.bytes()
-		v.SetString(string(b))
+		s, err := d.string()
+		v.SetString(s)
 		return err
 	case reflect.Slice:
 		return d.slice(v)
@@ -195,6 +198,13 @@ func (d *decoder) bytes() ([]byte, error) {
 	return b, nil
 }
 
+// string returns a part of the message.
+func (d *decoder) string() (string, error) {
+	b, err := d.bytes()
+	end := len(d.text) - len(d.rest)
+	return d.text[end-len(b) : end], err
+}
+
 // count is of elements, each of which has a byte at least.
 func (d *decoder) count() (int, error) {
 	n, err := d.uint()
@@ -215,6 +225,15 @@ func (d *decoder) slice(v reflect.Value) error {
 	n, err := d.count()
 	if n == 0 || err != nil {
 		return err
+	}
+	if list, ok := v.Addr().Interface().(*[]string); ok { // most are
+		*list = make([]string, n)
+		for i := range *list {
+			if (*list)[i], err = d.string(); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	v.Set(reflect.MakeSlice(v.Type(), n, n))
 	for i := range n {
