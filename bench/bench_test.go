@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -313,5 +314,34 @@ func TestCheck(t *testing.T) {
 	}
 	if list, err := Limits(); err != nil || len(list) == 0 {
 		t.Errorf("the list built in: %d limits, %v", len(list), err)
+	}
+}
+
+// TestInTurns: all are done, no more than so many at a time, and a failure is the last to begin.
+func TestInTurns(t *testing.T) {
+	var now, most, done atomic.Int64
+	err := inTurns(50, 4, func(int) error {
+		if n := now.Add(1); n > most.Load() {
+			most.Store(n)
+		}
+		time.Sleep(time.Millisecond)
+		now.Add(-1)
+		done.Add(1)
+		return nil
+	})
+	if err != nil || done.Load() != 50 || most.Load() > 4 || most.Load() < 2 {
+		t.Errorf("%d done, %d at a time, %v", done.Load(), most.Load(), err)
+	}
+	done.Store(0)
+	bad := errors.New("bad")
+	err = inTurns(1000, 4, func(i int) error {
+		done.Add(1)
+		if i == 10 {
+			return bad
+		}
+		return nil
+	})
+	if !errors.Is(err, bad) || done.Load() > 100 {
+		t.Errorf("%d done, %v", done.Load(), err)
 	}
 }

@@ -24,6 +24,7 @@ func Cases() []Case {
 		{"p9", "the 9P server without a VM, driven by hugelgupf/p9's client; peer: its localfs", p9Cases},
 		{"start", "create, start and exit of true and of echo in a Debian; peers runc, crun, QEMU microvm", start},
 		{"parallel", "ten starts of echo at once; peers runc, crun", parallel},
+		{"many", "a hundred starts of echo, four at a time; peers runc, crun", many},
 		{"exec", "a second process in a running container, to its first byte; peers runc, crun", execs},
 		{"9p", "files from inside a guest; peers QEMU's virtio-9p with the same kernel, agent and msize, and the host itself", files},
 		{"streams", "a byte there and back, and throughput, over vsock and virtio-serial; peers QEMU's virtio-serial, runc's pipes", streams},

@@ -1,13 +1,15 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lucid-containers/lucid/internal/control"
@@ -113,35 +115,66 @@ func timeline(ctx context.Context, w *World, s *ociSubject, args ...string) (*co
 
 // parallel starts ten at once: the time until the last has ended.
 func parallel(ctx context.Context, w *World) ([]Result, error) {
-	const width = 10
+	return crowd(ctx, w, 10, 10, w.runs(3), "ten at once, all ended")
+}
+
+// many starts a hundred, four at a time.
+func many(ctx context.Context, w *World) ([]Result, error) {
+	return crowd(ctx, w, 100, 4, w.runs(1), "a hundred, four at a time, all ended")
+}
+
+// crowd measures the time until the last of count containers has ended, of which width run at a time. Each must say what it is told to.
+func crowd(ctx context.Context, w *World, count, width, rounds int, metric string) ([]Result, error) {
 	var c collector
 	list := usable(ctx, w, &c, []subject{lucidSubject("lucid"), templateSubject(), peerSubject("crun"), peerSubject("runc")})
-	n := w.runs(3)
-	for i := range w.rounds(n) {
+	for i := range w.rounds(rounds) {
 		for _, s := range list {
-			w.progress("parallel: %d of %d: %s", i+1, n, s.name())
-			var group sync.WaitGroup
-			failed := make(chan error, width)
+			w.progress("%d containers, %d at a time: %d of %d: %s", count, width, i+1, rounds, s.name())
+			bundles := make([]*bundle, count)
+			for i := range bundles {
+				var err error
+				if bundles[i], err = w.newBundle(ctx, "echo", "x"); err != nil {
+					return c.results, err
+				}
+			}
 			begin := time.Now()
-			for range width {
-				b, err := w.newBundle(ctx, "echo", "x")
-				if err != nil {
-					return c.results, err
-				}
-				group.Go(func() { failed <- s.run(ctx, w, b, nil, io.Discard) })
+			if err := inTurns(len(bundles), width, func(i int) error { return echoes(ctx, w, s, bundles[i]) }); err != nil {
+				return c.results, fmt.Errorf("%s: %w", s.name(), err)
 			}
-			group.Wait()
-			took := since(begin, time.Now())
-			close(failed)
-			for err := range failed {
-				if err != nil {
-					return c.results, err
-				}
-			}
-			c.add(Result{Subject: s.name(), Metric: "ten at once, all ended", Unit: "ms", Better: Less}, took)
+			c.add(Result{Subject: s.name(), Metric: metric, Unit: "ms", Better: Less}, since(begin, time.Now()))
 		}
 	}
 	return c.results, nil
+}
+
+// inTurns calls do for 0 to count-1, width at a time. After a failure, which it returns, it begins no more.
+func inTurns(count, width int, do func(int) error) error {
+	var next atomic.Int64
+	errs := make([]error, width)
+	var group sync.WaitGroup
+	for i := range errs {
+		group.Go(func() {
+			for n := int(next.Add(1)) - 1; n < count && errs[i] == nil; n = int(next.Add(1)) - 1 {
+				if errs[i] = do(n); errs[i] != nil {
+					next.Store(int64(count))
+				}
+			}
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// echoes runs a bundle of `echo x`.
+func echoes(ctx context.Context, w *World, s subject, b *bundle) error {
+	var out bytes.Buffer
+	if err := s.run(ctx, w, b, nil, &out); err != nil {
+		return err
+	}
+	if out.String() != "x\n" {
+		return fmt.Errorf("container %s: output %q", b.id, out.String())
+	}
+	return nil
 }
 
 // execs measures a second process, in containers that run meanwhile.

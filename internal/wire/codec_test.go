@@ -14,9 +14,27 @@ import (
 
 // messages are zero values of all that goes through the channel.
 var messages = []any{
-	wire.Frame{}, wire.Hello{}, wire.Prepared{}, wire.Grow{}, wire.Configure{}, wire.CreateContainer{}, wire.Created{},
-	wire.StartContainer{}, wire.Exec{}, wire.Signal{}, wire.ResizeTTY{}, wire.CloseStdin{}, wire.Freeze{}, wire.Stats{},
-	wire.StatsResult{}, wire.Pids{}, wire.PidsResult{}, wire.Update{}, wire.DeleteContainer{}, wire.ContainerExited{}, wire.ContainerOOM{},
+	wire.Frame{},
+	wire.Hello{},
+	wire.Prepared{},
+	wire.Grow{},
+	wire.Configure{},
+	wire.CreateContainer{},
+	wire.Created{},
+	wire.StartContainer{},
+	wire.Exec{},
+	wire.Signal{},
+	wire.ResizeTTY{},
+	wire.CloseStdin{},
+	wire.Freeze{},
+	wire.Stats{},
+	wire.StatsResult{},
+	wire.Pids{},
+	wire.PidsResult{},
+	wire.Update{},
+	wire.DeleteContainer{},
+	wire.ContainerExited{},
+	wire.ContainerOOM{},
 }
 
 // fill gives everything in v a value that is not zero, and another one each time.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/lucid-containers/lucid/internal/control"
 	"github.com/lucid-containers/lucid/internal/oci"
 )
@@ -119,19 +121,25 @@ func TestTemplateAutoSizes(t *testing.T) {
 	}
 }
 
-// TestTemplateFixed: a kernel that cannot grow, Debian's for clouds, has a template for each size.
+// TestTemplateFixed: a kernel that cannot be given all that a VM may ask for has a template for each size.
 func TestTemplateFixed(t *testing.T) {
 	s := newStore(t)
-	kernel := filepath.Join(world.bin, "vmlinuz-cloud")
-	for made, c := range []struct {
+	kernel, err := filepath.Abs(filepath.Join(world.bin, "../guest/out/vmlinux"))
+	must(t, err)
+	for i, c := range []struct {
 		vcpus  int
 		memory string
-	}{{1, "256m"}, {2, "384m"}} {
+		made   int // templates then
+	}{{2, "256m", 2}, {1, "128m", 2}, {2, "256m", 2}} {
 		b := ofSize(t, c.vcpus, c.memory, "nproc")
-		r := lucid(t, nil, s.args("--kernel", kernel, "--template", "auto", "run", "--bundle", b.dir, b.id)...)
+		b.spec.VM = &specs.VM{Kernel: specs.VMKernel{Path: kernel, Parameters: []string{"nr_cpus=2"}}}
+		b.write()
+		r := lucid(t, nil, s.args("--template", "auto", "run", "--bundle", b.dir, b.id)...)
 		r.wantCode(t, 0)
 		r.wantStdout(t, fmt.Sprintln(c.vcpus))
-		t.Logf("stderr %q, templates: %s", r.stderr, s.do("template", "list"))
-		_ = made
+		if names := strings.Fields(s.do("template", "list", "-q")); len(names) != c.made || i > 0 && r.stderr != "" {
+			t.Errorf("%v: templates %v, stderr %q", c, names, r.stderr)
+		}
 	}
+	wantContains(t, s.do("template", "show", strings.Fields(s.do("template", "list", "-q"))[0]), `"Fixed": true`)
 }
