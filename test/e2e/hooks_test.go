@@ -24,7 +24,7 @@ func TestHooksInContainer(t *testing.T) {
 	}
 	r := b.run(nil)
 	r.wantCode(t, 0)
-	wantContains(t, r.stdout, `"id":"`+b.id+`","status":"creating"`, `"bundle":"`+b.dir+`","id":"`+b.id+`","ociVersion":`, `"pid":1,"status":"created"`)
+	wantContains(t, r.stdout, `"id":"`+b.id+`","status":"creating"`, `{"pid":1,"ociVersion":`, `"id":"`+b.id+`","status":"created","bundle":"`+b.dir+`"`)
 	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	must(t, err)
 	if n := strings.Count(r.stdout, strings.TrimSpace(string(release))); n != 1 {
