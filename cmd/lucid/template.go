@@ -51,11 +51,11 @@ func (a *app) templateCreate() *cli.Command {
 		Name:      "create",
 		Usage:     "boot a VM, save it and print the template's name; nothing is done if it is there",
 		ArgsUsage: "[NAME]",
-		Description: "Without a NAME it is the one that --template auto looks for. A container's VM has what its config.json asks for:\n" +
-			"128 MiB and one vCPU if that is nothing.",
+		Description: "Without a NAME it is the one that --template auto uses for such a VM: one of 128 MiB and one vCPU serves all that are not smaller.\n" +
+			"With a NAME it has the size that the flags say, 128 MiB and one vCPU without them.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "memory", Usage: "memory of the VM in `BYTES`, with k, m or g behind it"},
-			&cli.IntFlag{Name: "vcpus", Usage: "vCPUs of the VM", Value: oci.DefaultVCPUs},
+			&cli.StringFlag{Name: "memory", Usage: "memory of the smallest VM in `BYTES`, with k, m or g behind it"},
+			&cli.IntFlag{Name: "vcpus", Usage: "vCPUs of the smallest VM", Value: oci.DefaultVCPUs},
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if err := checkArgs(cmd, 1, atMost); err != nil {

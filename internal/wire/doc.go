@@ -4,7 +4,7 @@
 // port ControlPortName). The agent dials; its first frame is Hello. After it
 // the host sends requests, the agent answers each by its id, in any order, and
 // sends events, which have id 0. A frame is a u32 little-endian length and
-// that many bytes of JSON.
+// that many bytes, a Frame as Marshal writes it (codec.go).
 //
 // Streams carry stdin, stdout and stderr. The host chooses a random 64-bit id
 // per stream (NewStreamID) and names it in CreateContainer or Exec; the agent
