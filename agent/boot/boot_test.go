@@ -106,3 +106,18 @@ func TestHelloSaysWhatThisIs(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 }
+
+// TestScale: limits follow the memory; what means "none" stays.
+func TestScale(t *testing.T) {
+	for in, want := range map[string]string{
+		"899\n":                 "1798",
+		"1310\t1747\t2620\n":    "2620 3494 5240",
+		"9223372036854775807\n": "9223372036854775807",
+		"1000000000\n":          "1073741824", // has to fit into 32 bits
+		"no number":             "no number",
+	} {
+		if got := scale(in, 1<<27, 1<<28); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}

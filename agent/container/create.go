@@ -35,6 +35,7 @@ type builder struct {
 	reaped      *reap.Process
 	devpts      int // top directory of the container's devpts, or -1
 	devIsBind   bool
+	devIsFilled bool // with the nodes and links that each has
 	devReadonly bool
 	stdio       *stdio.Stdio
 	file        string // the program that Start runs

@@ -40,6 +40,9 @@ func (b *builder) fillDev() error {
 	}
 	defer func() { _ = unix.Close(dev) }()
 	for _, d := range defaultDevices {
+		if b.devIsFilled {
+			break
+		}
 		if err := b.node(dev, d.name, unix.S_IFCHR|0o666, unix.Mkdev(d.major, d.minor)); err != nil {
 			return err
 		}
@@ -48,6 +51,9 @@ func (b *builder) fillDev() error {
 		return err
 	}
 	for _, l := range devLinks {
+		if b.devIsFilled {
+			break
+		}
 		if err := unix.Symlinkat(l.to, dev, l.name); err != nil && err != unix.EEXIST {
 			return &os.PathError{Op: "symlink", Path: "/dev/" + l.name, Err: err}
 		}

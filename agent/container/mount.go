@@ -59,8 +59,8 @@ func (b *builder) mount(m *Mount, export string) error {
 	if source == "" {
 		source = m.Type
 	}
-	if err := unix.Mount(source, fdPath(target), m.Type, flags, data); err != nil {
-		return os.NewSyscallError("mount", err)
+	if err := b.newFileSystem(target, spareMount{m.Destination, m.Type, source, flags, data, 0}); err != nil {
+		return err
 	}
 	if m.Type == "devpts" && m.Destination == "/dev/pts" {
 		if b.devpts, err = b.root.open("/dev/pts", unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS); err != nil {
@@ -68,6 +68,20 @@ func (b *builder) mount(m *Mount, export string) error {
 		}
 	}
 	return b.propagate(m.Destination, &o)
+}
+
+// newFileSystem mounts one on target: the spare one, if there is one like it.
+func (b *builder) newFileSystem(target int, want spareMount) error {
+	tree := -1
+	if dev := want.destination == "/dev"; !dev || usualDev(b.spec.Mounts) {
+		tree = b.set.takeMount(want)
+		b.devIsFilled = b.devIsFilled || dev && tree >= 0
+	}
+	if tree < 0 {
+		return os.NewSyscallError("mount", unix.Mount(want.source, fdPath(target), want.fstype, want.flags, want.data))
+	}
+	defer func() { _ = unix.Close(tree) }()
+	return attach(tree, target)
 }
 
 // mountPoint opens the directory to mount on. What the kernel's own file

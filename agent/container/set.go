@@ -64,6 +64,7 @@ type Set struct {
 	mu         sync.Mutex
 	containers map[string]*Container // protected by mu; nil while one is made
 	spare      *cgroup               // protected by mu; see Prepare
+	mounts     []spareMount          // as spare
 
 	oom oomWatch
 
