@@ -3,7 +3,6 @@ package sandbox
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -201,26 +200,6 @@ func (c *container) create(ctx context.Context, streams wire.Expecter, files *st
 	c.setState(control.StateCreated)
 	c.times.now(control.MarkCreated)
 	return nil
-}
-
-// guestSpec is what the agent acts on of a config.json.
-func guestSpec(spec *specs.Spec) (*wire.Spec, error) {
-	data, err := json.Marshal(spec)
-	if err != nil {
-		return nil, err
-	}
-	guest := new(wire.Spec)
-	return guest, json.Unmarshal(data, guest)
-}
-
-// hookState is what the guest's hooks read, but for the pid; nil without any.
-func (c *container) hookState() ([]byte, error) {
-	if c.plan.State == nil {
-		return nil, nil
-	}
-	state := *c.plan.State
-	state.ID, state.Status = c.id, specs.StateCreated
-	return json.Marshal(&state)
 }
 
 // Bounds on what a guest can put into our log at creation.

@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"context"
-	"encoding/json"
 	"testing"
 	"time"
 
@@ -20,7 +19,7 @@ func (a *agent) oom(id string, kills uint64) {
 func (c *container) oomAfter(seen uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	got, err := c.Control(ctx, control.MethodOOM, raw(control.OOM{Kills: seen}), nil)
+	got, err := c.Control(ctx, control.MethodOOM, asJSON(control.OOM{Kills: seen}), nil)
 	if err != nil {
 		return 0, err
 	}
@@ -50,7 +49,7 @@ func TestOOM(t *testing.T) {
 	}
 	r.agent.oom("other", 9) // nobody's
 	r.agent.oom("c1", 0)    // less than before
-	if err := r.agent.conn.WriteFrame(&wire.Frame{Method: wire.EventContainerOOM, Params: json.RawMessage(`[1]`)}); err != nil {
+	if err := r.agent.conn.WriteFrame(&wire.Frame{Method: wire.EventContainerOOM, Params: []byte{1}}); err != nil {
 		t.Error(err)
 	}
 	r.agent.oom("c1", 3)
@@ -98,7 +97,7 @@ func TestOOMOfMember(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := p.c.Control(ctx, control.MethodOOM, raw(control.OOM{}), nil); err == nil {
+	if _, err := p.c.Control(ctx, control.MethodOOM, asJSON(control.OOM{}), nil); err == nil {
 		t.Error("the pod has no process that could be killed")
 	}
 }
