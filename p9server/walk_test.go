@@ -8,7 +8,10 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/lucid-containers/lucid/p9server"
 	"github.com/lucid-containers/lucid/p9server/p9"
+	"github.com/lucid-containers/lucid/p9server/p9test"
+	"golang.org/x/sys/unix"
 )
 
 // TestWalkAttributes: a client that offers exactly the room for them gets the
@@ -70,18 +73,42 @@ func TestWalkAttributes(t *testing.T) {
 // msizeOfLinux is what v9fs asks for by default.
 const msizeOfLinux = 128 << 10
 
-// TestWalkRemoved: a directory that the host has removed says so, for another one of its name may be there.
+// TestWalkRemoved: a directory that the host has removed says so, for another one of its name may be there. On overlayfs, where
+// the root file systems of containers are, the number of links does not tell.
 func TestWalkRemoved(t *testing.T) {
 	r, dir, _ := serve(t)
-	d := filepath.Join(dir, "d")
-	check(t, os.Mkdir(d, 0o755))
-	check(t, r.Walk(0, 1, "d"))
-	want(t, "walk in a directory", r.Walk(1, 2, "f"), syscall.ENOENT)
+	check(t, os.Mkdir(filepath.Join(dir, "d"), 0o755))
+	testWalkRemoved(t, r, filepath.Join(dir, "d"))
+
+	layers := t.TempDir()
+	for _, d := range []string{"lower/low", "lower/both", "upper/both", "upper/up", "work", "all"} {
+		check(t, os.MkdirAll(filepath.Join(layers, d), 0o755))
+	}
+	dir = filepath.Join(layers, "all")
+	check(t, unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+layers+"/lower,upperdir="+layers+"/upper,workdir="+layers+"/work"))
+	t.Cleanup(func() { check(t, unix.Unmount(dir, 0)) })
+	r = newRaw(t, newServer(t, p9server.Limits{}, p9server.Export{Name: "x", Root: dir}))
+	for _, d := range []string{"low", "both", "up", "called so (deleted)"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil && !os.IsExist(err) {
+			t.Fatal(err)
+		}
+		testWalkRemoved(t, r, filepath.Join(dir, d))
+	}
+}
+
+func testWalkRemoved(t *testing.T, r *p9test.Raw, d string) {
+	t.Helper()
+	name := filepath.Base(d)
+	check(t, r.Walk(0, 1, name))
+	want(t, "walk in "+d, r.Walk(1, 2, "f"), syscall.ENOENT)
 	check(t, os.Remove(d))
-	want(t, "walk in a removed directory", r.Walk(1, 2, "f"), syscall.ESTALE)
+	want(t, "walk in "+d+", removed", r.Walk(1, 2, "f"), syscall.ESTALE)
 	check(t, os.Mkdir(d, 0o755))
 	check(t, os.WriteFile(filepath.Join(d, "f"), nil, 0o644))
-	want(t, "walk in the old one", r.Walk(1, 2, "f"), syscall.ESTALE)
-	check(t, r.Walk(0, 3, "d"))
+	want(t, "walk in the old "+d, r.Walk(1, 2, "f"), syscall.ESTALE)
+	check(t, r.Walk(0, 3, name))
 	check(t, r.Walk(3, 4, "f"))
+	check(t, r.Clunk(1))
+	check(t, r.Clunk(3))
+	check(t, r.Clunk(4))
 }

@@ -1,6 +1,8 @@
 package hostfs
 
 import (
+	"bytes"
+	"strconv"
 	"sync/atomic"
 
 	"github.com/lucid-containers/lucid/p9server/p9"
@@ -64,13 +66,35 @@ func (n *Node) Walk(name []byte, opt WalkOptions) (*Node, error) {
 		return nil, unix.ENOTDIR
 	}
 	to, err := n.lookup(name, opt)
-	if err == unix.ENOENT {
-		var st unix.Stat_t
-		if unix.Fstat(n.fd, &st) == nil && st.Nlink == 0 {
-			return nil, unix.ESTALE
-		}
+	if err == unix.ENOENT && n.removed() {
+		return nil, unix.ESTALE
 	}
 	return to, err
+}
+
+// deleted is what the kernel puts behind the path of a file that has none (proc(5), /proc/PID/fd).
+const deleted = " (deleted)"
+
+// removed says whether nothing names the directory any more. Where the answer is not known, it is no.
+func (n *Node) removed() bool {
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	switch {
+	case unix.Fstat(n.fd, &st) != nil:
+		return false
+	case st.Nlink == 0:
+		return true
+	case unix.Fstatfs(n.fd, &fs) != nil || fs.Type != unix.OVERLAYFS_SUPER_MAGIC:
+		return false
+	}
+	// The number of links there is the lower layer's, or 1.
+	var path [unix.PathMax]byte
+	k, err := unix.Readlink("/proc/self/fd/"+strconv.Itoa(n.fd), path[:])
+	if err != nil || !bytes.HasSuffix(path[:k], []byte(deleted)) {
+		return false
+	}
+	var there unix.Stat_t // one that is called so
+	return unix.Lstat(string(path[:k]), &there) != nil
 }
 
 func (n *Node) lookup(name []byte, opt WalkOptions) (*Node, error) {
