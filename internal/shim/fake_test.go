@@ -50,6 +50,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// deafHost is the hostname of a machine that fails with SIGTERM.
+const deafHost = "deaf"
+
 // machine is a sandbox process without a VM: it keeps to the protocol of package control, and "runs" these programs:
 //
 //	exit N        exits with N, at once
@@ -60,6 +63,7 @@ func TestMain(m *testing.M) {
 type machine struct {
 	over chan struct{} // the process has ended
 	gone chan struct{} // and its output is out
+	deaf bool          // fails with SIGTERM
 
 	mu    sync.Mutex
 	state control.State
@@ -110,6 +114,7 @@ func sandboxMain() int {
 	}
 	m := newMachine(args)
 	m.stdio = [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
+	m.deaf = plan.Guest.Hostname == deafHost
 	server := control.Serve(l, m, slog.New(slog.DiscardHandler))
 	if err := child.Ready(control.Ready{}); err != nil {
 		return 1
@@ -255,6 +260,9 @@ func (m *machine) Control(ctx context.Context, method string, params json.RawMes
 		var p control.KillParams
 		if err := json.Unmarshal(params, &p); err != nil {
 			return nil, err
+		}
+		if m.deaf && p.Signal == int(unix.SIGTERM) {
+			return nil, &control.Error{Kind: control.KindGuest, Message: "no answer"}
 		}
 		if p.ExecID != "" {
 			m.exec(p.ExecID).end(128 + p.Signal)

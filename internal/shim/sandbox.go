@@ -59,7 +59,7 @@ func registerSandbox(server *ttrpc.Server, s *service) {
 		"WaitSandbox":     rawMethod(s.onSandbox(s.waitSandbox)),
 		"SandboxStatus":   rawMethod(s.onSandbox(s.sandboxStatus)),
 		"PingSandbox":     rawMethod(s.onSandbox(s.pingSandbox)),
-		"ShutdownSandbox": rawMethod(s.onSandbox(s.shutdownSandbox)),
+		"ShutdownSandbox": rawMethod(s.shutdown),
 		"SandboxMetrics":  rawMethod(s.onSandbox(s.sandboxMetrics)),
 	}})
 }
@@ -189,8 +189,13 @@ func (s *service) stopSandbox(ctx context.Context, b *sandbox, r message) ([]byt
 		patience = time.Duration(min(n, 1<<20)) * time.Second
 	}
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
-		if err := b.rc.Signal(sig); err != nil && !errors.Is(err, runtime.ErrNotRunning) && !errors.Is(err, runtime.ErrNotExist) {
-			return nil, err
+		err := b.rc.Signal(sig)
+		if err != nil && !errors.Is(err, runtime.ErrNotRunning) && !errors.Is(err, runtime.ErrNotExist) {
+			if sig == unix.SIGKILL {
+				return nil, err
+			}
+			s.log.Warn("the VM does not take SIGTERM", "sandbox", b.id, "err", err) // nobody answers, perhaps: by force then
+			continue
 		}
 		select {
 		case <-b.exited:
@@ -238,6 +243,18 @@ func (s *service) pingSandbox(_ context.Context, b *sandbox, _ message) ([]byte,
 		return nil, status.Errorf(codes.FailedPrecondition, "the VM of sandbox %s has ended", b.id)
 	}
 	return nil, nil
+}
+
+// shutdown is shutdownSandbox, or ends the server that a CreateSandbox that failed has left.
+func (s *service) shutdown(ctx context.Context, r message) ([]byte, error) {
+	s.mu.Lock()
+	none := s.sandbox == nil
+	s.mu.Unlock()
+	if none {
+		s.exitIfIdle()
+		return nil, nil
+	}
+	return s.onSandbox(s.shutdownSandbox)(ctx, r)
 }
 
 // shutdownSandbox takes the VM away, and lets the server end when no container is left.

@@ -178,6 +178,46 @@ func TestSandboxFails(t *testing.T) {
 	w.wantState("pod")
 }
 
+// TestSandboxNever: the server for a sandbox that has failed ends when containerd says so.
+func TestSandboxNever(t *testing.T) {
+	w := newWorld(t)
+	c := w.sandboxClient()
+	if _, err := c.CreateSandbox(t.Context(), &api.CreateSandboxRequest{SandboxID: "pod", BundlePath: "b"}); err == nil {
+		t.Error("no error")
+	}
+	_, err := c.ShutdownSandbox(t.Context(), &api.ShutdownSandboxRequest{SandboxID: "pod"})
+	must(t, err)
+	select {
+	case <-w.exited:
+	case <-time.After(10 * time.Second):
+		t.Error("the server stays")
+	}
+}
+
+// TestSandboxDeaf: a VM that does not take SIGTERM gets SIGKILL at once.
+func TestSandboxDeaf(t *testing.T) {
+	w := newWorld(t)
+	c := w.sandboxClient()
+	options, err := proto.Marshal(&cri.PodSandboxConfig{Hostname: deafHost})
+	must(t, err)
+	_, err = c.CreateSandbox(t.Context(), &api.CreateSandboxRequest{
+		SandboxID: "pod", BundlePath: w.sandboxBundle(), Options: &anypb.Any{TypeUrl: podConfig, Value: options},
+	})
+	must(t, err)
+	t.Cleanup(func() { _, _ = c.ShutdownSandbox(context.Background(), &api.ShutdownSandboxRequest{SandboxID: "pod"}) })
+	_, err = c.StartSandbox(t.Context(), &api.StartSandboxRequest{SandboxID: "pod"})
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err = c.StopSandbox(ctx, &api.StopSandboxRequest{SandboxID: "pod", TimeoutSecs: 60})
+	must(t, err)
+	exit, err := c.WaitSandbox(ctx, &api.WaitSandboxRequest{SandboxID: "pod"})
+	must(t, err)
+	if exit.ExitStatus != 137 {
+		t.Errorf("%v", exit)
+	}
+}
+
 // TestSandboxSpec reads what kubelet asks for.
 func TestSandboxSpec(t *testing.T) {
 	options, err := proto.Marshal(&cri.PodSandboxConfig{
@@ -252,16 +292,17 @@ func TestSandboxSpec(t *testing.T) {
 	}
 }
 
-// TestPodFiles: a container finds the pod's name and resolver in /etc, but for what it has from elsewhere.
+// TestPodFiles: a container finds the pod's name and resolver in /etc, but for what it has from elsewhere. It can write them only
+// if they are on disk, where containerd's link leads to.
 func TestPodFiles(t *testing.T) {
-	dir := t.TempDir()
+	bundle, dir := t.TempDir(), t.TempDir()
 	files := func(c *cri.PodSandboxConfig) []specs.Mount {
 		t.Helper()
 		data, err := proto.Marshal(c)
 		must(t, err)
 		config, err := parseMessage(data)
 		must(t, err)
-		mounts, err := writePodFiles(dir, config)
+		mounts, err := writePodFiles(bundle, config)
 		must(t, err)
 		return mounts
 	}
@@ -272,6 +313,12 @@ func TestPodFiles(t *testing.T) {
 		}
 	}
 	hosts := func(name string) string { data, _ := os.ReadFile(filepath.Join("/etc", name)); return string(data) }
+	for _, m := range files(&cri.PodSandboxConfig{}) {
+		if filepath.Dir(m.Source) != bundle || !slices.Contains(m.Options, "ro") {
+			t.Errorf("%+v", m)
+		}
+	}
+	must(t, os.Symlink(dir, filepath.Join(bundle, workLink)))
 	mounts := files(&cri.PodSandboxConfig{Hostname: "web-0", DnsConfig: &cri.DNSConfig{
 		Servers: []string{"192.0.2.1", "192.0.2.2"}, Searches: []string{"a.example", "b.example"}, Options: []string{"ndots:5"},
 	}})

@@ -15,7 +15,20 @@ import (
 
 const devShm = "/dev/shm"
 
-// writePodFiles writes into a sandbox's bundle what each container of a pod finds in /etc, and returns the mounts. With a pause
+// workLink is containerd's link in a bundle to the directory on disk that goes with it.
+const workLink = "work"
+
+// podFilesDir is where the files of a pod go, and what else its mounts are asked for. containerd's bundles are in a tmpfs of the
+// host: what a container may write into, and fill, is not to be there.
+func podFilesDir(bundle string) (dir string, options []string, err error) {
+	dir, err = filepath.EvalSymlinks(filepath.Join(bundle, workLink))
+	if errors.Is(err, fs.ErrNotExist) {
+		return bundle, []string{"ro"}, nil
+	}
+	return dir, nil, err
+}
+
+// writePodFiles writes for a sandbox's bundle what each container of a pod finds in /etc, and returns the mounts. With a pause
 // container containerd's CRI plugin does it; without one it leaves it to the sandbox. Of a PodSandboxConfig (k8s.io/cri-api)
 // hostname = 2 and dns_config = 4 count: servers = 1, searches = 2, options = 3. Without them it is as on the host.
 func writePodFiles(bundle string, config message) ([]specs.Mount, error) {
@@ -43,6 +56,10 @@ func writePodFiles(bundle string, config message) ([]specs.Mount, error) {
 			resolver.WriteString(l.word + " " + strings.Join(l.items, " ") + "\n")
 		}
 	}
+	dir, options, err := podFilesDir(bundle)
+	if err != nil {
+		return nil, err
+	}
 	var mounts []specs.Mount
 	for _, f := range []struct{ name, data string }{{"hostname", hostname + "\n"}, {"hosts", ""}, {"resolv.conf", resolver.String()}} {
 		data, in := []byte(f.data), filepath.Join("/etc", f.name)
@@ -51,11 +68,13 @@ func writePodFiles(bundle string, config message) ([]specs.Mount, error) {
 				return nil, err
 			}
 		}
-		file := filepath.Join(bundle, f.name)
+		file := filepath.Join(dir, f.name)
 		if err := os.WriteFile(file, data, 0o644); err != nil {
 			return nil, err
 		}
-		mounts = append(mounts, specs.Mount{Destination: in, Type: "bind", Source: file, Options: []string{"rbind", "rprivate"}})
+		mounts = append(mounts, specs.Mount{
+			Destination: in, Type: "bind", Source: file, Options: append([]string{"rbind", "rprivate"}, options...),
+		})
 	}
 	return mounts, nil
 }

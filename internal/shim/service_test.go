@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type world struct {
 	t *testing.T
 	task.TTRPCTaskService
 	client *ttrpc.Client
+	rt     *runtime.Runtime
 	daemon *daemon
 	dir    string
 	bundle string
@@ -51,12 +53,13 @@ func newWorld(t *testing.T) *world {
 		Root: filepath.Join(dir, "state"), Sandbox: []string{"/proc/self/exe", fakeSandbox}, Templates: filepath.Join(dir, "templates"), StandIn: []string{"/proc/self/exe", fakeStandIn}, Log: log,
 	})
 	must(t, err)
+	w.rt = rt
 	c := &call{id: "c1", namespace: "default", ttrpc: w.daemon.path}
 	events := newPublisher(c.ttrpc, c.namespace, log)
 	t.Cleanup(func() { events.close(5 * time.Second) })
 	server, err := ttrpc.NewServer()
 	must(t, err)
-	s := newService(c, rt, events, log, func() { close(w.exited) })
+	s := newService(c, rt, events, log, sync.OnceFunc(func() { close(w.exited) }))
 	register(server, s)
 	registerSandbox(server, s)
 	l, err := net.Listen("unix", filepath.Join(dir, "shim"))
