@@ -181,7 +181,6 @@ func mountRootfs(mounts []*types.Mount, bundle string) error {
 // routineInit waits for the container's end and makes it known.
 func (s *service) routineInit(c *container) {
 	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	over, told := make(chan struct{}), make(chan struct{})
 	go func() {
 		// The VM cannot end before its output is out.
@@ -201,6 +200,7 @@ func (s *service) routineInit(c *container) {
 	p := c.init
 	p.gate.Lock()
 	defer p.gate.Unlock()
+	defer cancel() // while the gate is held: no OOM kill is told after the exit
 	// Its other processes are gone with the VM: their exits come first.
 	drain, drained := context.WithTimeout(ctx, drainLimit)
 	defer drained()

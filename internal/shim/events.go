@@ -81,6 +81,16 @@ func (p *publisher) publish(topic string, event proto.Message) {
 	}
 }
 
+// publishSpare is publish for events that a guest can cause by itself. They leave half of the queue to those of containerd's own
+// doing and to exits, which must not be lost while containerd is away.
+func (p *publisher) publishSpare(topic string, event proto.Message) {
+	if len(p.queue) > maxEvents/2 {
+		p.log.Warn("event dropped: containerd does not take them", "topic", topic)
+		return
+	}
+	p.publish(topic, event)
+}
+
 // close sends what is queued, for at most d. What is published afterwards is dropped.
 func (p *publisher) close(d time.Duration) {
 	if p.queue == nil {

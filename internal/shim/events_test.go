@@ -130,3 +130,16 @@ func TestEventsForNobody(t *testing.T) {
 	}
 	p.close(time.Hour)
 }
+
+// What a guest can cause leaves room for an exit.
+func TestEventsToSpare(t *testing.T) {
+	p := &publisher{log: slog.New(slog.DiscardHandler), queue: make(chan *types.Envelope, maxEvents)} // nobody takes them
+	for range 2 * maxEvents {
+		p.publishSpare("/tasks/oom", &apitypes.TaskOOM{})
+	}
+	n := len(p.queue)
+	p.publish("/tasks/exit", &apitypes.TaskExit{})
+	if n < maxEvents/2 || n > maxEvents/2+1 || len(p.queue) != n+1 {
+		t.Errorf("%d events to spare, %d with the exit", n, len(p.queue))
+	}
+}

@@ -8,15 +8,16 @@ import (
 )
 
 const (
-	// oomInterval is the least time between two OOM events of a container. Behind them is the guest's word, and the queue of
-	// events is bounded: a guest that says so all the time must not push an exit out of it.
+	// oomInterval is the least time between two OOM events of a container: behind them is the guest's word, and a guest may say
+	// so all the time. That they push no exit out of the queue while containerd is away is publishSpare's doing.
 	oomInterval = time.Second
 	// oomGrace is for the last event, when the container has ended.
 	oomGrace = time.Second
 )
 
 // routineOOM tells of OOM kills in a container until it ends. After each kill there is an event, which may stand for
-// several; over, which is closed when the container's process has ended, makes it the last one.
+// several; over, which is closed when the container's process has ended, makes it the last one. When ctx is done there are
+// no more, even if there are kills to tell: the exit is told.
 func (s *service) routineOOM(ctx context.Context, c *container, over <-chan struct{}) {
 	var seen uint64
 	var last time.Time
@@ -30,10 +31,14 @@ func (s *service) routineOOM(ctx context.Context, c *container, over <-chan stru
 		case <-over:
 			ended = true
 		case <-time.After(time.Until(last.Add(oomInterval))):
+		case <-ctx.Done():
+			return
 		}
 		last = time.Now()
 		c.init.gate.Lock() // not before its start is told
-		s.events.publish("/tasks/oom", &apievents.TaskOOM{ContainerID: c.id})
+		if ctx.Err() == nil {
+			s.events.publishSpare("/tasks/oom", &apievents.TaskOOM{ContainerID: c.id})
+		}
 		c.init.gate.Unlock()
 	}
 }

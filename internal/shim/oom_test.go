@@ -3,6 +3,8 @@ package shim
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
@@ -84,4 +86,30 @@ func TestOOMFlood(t *testing.T) {
 	if most := 2 + int(took/oomInterval); n < 2 || n > most || !slices.Equal(topics[len(topics)-3:], []string{"/tasks/oom", "/tasks/exit", "/tasks/delete"}) {
 		t.Errorf("%v in %v, want 2 to %d OOM events", topics, took, most)
 	}
+}
+
+// An OOM kill that could not be told before the exit is not told any more.
+func TestOOMAfterExit(t *testing.T) {
+	w := newWorld(t)
+	w.create(&task.CreateTaskRequest{}, "eat", "1500")
+	w.start("")
+	rc, err := w.rt.Load("c1")
+	must(t, err)
+	d := newDaemon(t, filepath.Join(t.TempDir(), "ttrpc"))
+	s := &service{events: newPublisher(d.path, "ns", slog.New(slog.DiscardHandler))}
+	c := &container{id: "c1", rc: rc}
+	c.init = newProcess(c, "", ioConfig{})
+	c.init.gate.Lock() // the exit's
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.routineOOM(ctx, c, nil)
+	}()
+	time.Sleep(200 * time.Millisecond) // it waits for the gate; when is not seen
+	cancel()
+	c.init.gate.Unlock()
+	<-done
+	s.events.close(10 * time.Second)
+	d.want(t)
 }
