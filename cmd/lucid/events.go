@@ -39,6 +39,13 @@ func (a *app) eventsCommand() *cli.Command {
 	}
 }
 
+const (
+	// oomInterval is the least time between two prints of OOM kills: behind them is the guest's word.
+	oomInterval = time.Second
+	// oomGrace is for the last one, when the container has ended; it may be held back for oomInterval.
+	oomGrace = 2 * oomInterval
+)
+
 func (a *app) events(ctx context.Context, c *runtime.Container, w io.Writer, interval time.Duration, once bool) error {
 	out := json.NewEncoder(w)
 	status, err := c.Status()
@@ -61,7 +68,7 @@ func (a *app) events(ctx context.Context, c *runtime.Container, w io.Writer, int
 			if once {
 				return err
 			}
-			return nil
+			return lastKills(out, c.ID(), kills)
 		case err != nil && once:
 			return err
 		case err != nil:
@@ -97,18 +104,45 @@ func (a *app) events(ctx context.Context, c *runtime.Container, w io.Writer, int
 	}
 }
 
+// lastKills prints the OOM kills that are not printed when the container has ended: one of them may have ended it. kills is nil
+// if nobody tells of them any more.
+func lastKills(out *json.Encoder, id string, kills <-chan error) error {
+	for limit := time.After(oomGrace); kills != nil; {
+		select {
+		case err := <-kills:
+			if err != nil {
+				return nil
+			}
+			if err := out.Encode(event{Type: "oom", ID: id}); err != nil {
+				return err
+			}
+		case <-limit:
+			return nil
+		}
+	}
+	return nil
+}
+
 // routineOOM sends a nil when processes of the container have been killed because memory ran out, however many by then,
 // and at last why no more will be told.
 func routineOOM(ctx context.Context, c *runtime.Container, kills chan<- error) {
 	var seen uint64
 	var err error
+	var last time.Time
 	for err == nil {
-		seen, err = c.AwaitOOM(ctx, seen)
+		if seen, err = c.AwaitOOM(ctx, seen); err == nil {
+			select {
+			case <-time.After(time.Until(last.Add(oomInterval))):
+			case <-ctx.Done():
+				return
+			}
+		}
 		select {
 		case kills <- err:
 		case <-ctx.Done():
 			return
 		}
+		last = time.Now()
 	}
 }
 

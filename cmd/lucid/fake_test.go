@@ -19,6 +19,9 @@ import (
 // binary: it keeps to the protocol of package control and has no VM.
 const fakePrefix = "fake-"
 
+// floodPrefix begins the ID of one whose guest tells of OOM kills without end, for some time after its own, too.
+const floodPrefix = fakePrefix + "flood-"
+
 func isFakeSandbox() bool {
 	return len(os.Args) > 2 && os.Args[1] == sandboxName && strings.HasPrefix(os.Args[2], fakePrefix)
 }
@@ -28,6 +31,7 @@ type fakeSandbox struct {
 	mu    sync.Mutex
 	state control.State // protected by mu
 	gone  chan struct{}
+	flood bool
 }
 
 func fakeSandboxMain() int {
@@ -40,7 +44,7 @@ func fakeSandboxMain() int {
 	if err != nil {
 		return 1
 	}
-	f := &fakeSandbox{state: control.StateCreated, gone: make(chan struct{})}
+	f := &fakeSandbox{state: control.StateCreated, gone: make(chan struct{}), flood: strings.HasPrefix(os.Args[2], floodPrefix)}
 	s := control.Serve(l, f, slog.New(slog.DiscardHandler))
 	if err := child.Ready(control.Ready{}); err != nil {
 		return 1
@@ -79,7 +83,11 @@ func (f *fakeSandbox) Control(_ context.Context, method string, params json.RawM
 		}
 		if p.Signal == int(unix.SIGKILL) {
 			f.state = control.StateStopped
-			time.AfterFunc(5*time.Millisecond, func() { close(f.gone) }) // after the answer is sent
+			after := 5 * time.Millisecond // after the answer is sent
+			if f.flood {
+				after = 300 * time.Millisecond
+			}
+			time.AfterFunc(after, func() { close(f.gone) })
 		}
 	case control.MethodStats:
 		return wire.StatsResult{MemoryOOMKills: 2}, nil
@@ -100,6 +108,10 @@ func (f *fakeSandbox) awaitOOM(params json.RawMessage) (any, error) {
 	var seen control.OOM
 	if err := json.Unmarshal(params, &seen); err != nil {
 		return nil, err
+	}
+	if f.flood {
+		time.Sleep(time.Millisecond)
+		return control.OOM{Kills: seen.Kills + 1}, nil
 	}
 	if seen.Kills < 2 {
 		return control.OOM{Kills: 2}, nil
