@@ -207,7 +207,7 @@ cat /dev/shm/s; echo mine >/vol/mine; echo done >&2; exit 7`)
 	if got := k.exec(server, "cat /vol/mine /proc/sys/kernel/shm_rmid_forced"); got != "mine\n1\n" {
 		t.Errorf("volume and sysctl: %q", got)
 	}
-	if got := k.exec(server, "cat /etc/hostname /etc/resolv.conf; grep -c localhost /etc/hosts >/dev/null && echo hosts"); got != "web-host\nsearch pods.example\nnameserver 192.0.2.7\nhosts\n" {
+	if got := k.exec(server, "cat /etc/hostname /etc/resolv.conf; grep -c localhost /etc/hosts >/dev/null && echo hosts; echo >>/etc/hosts && echo written"); got != "web-host\nsearch pods.example\nnameserver 192.0.2.7\nhosts\nwritten\n" {
 		t.Errorf("files in /etc: %q", got)
 	}
 	if n, shims := virtualMachines(t), shimPids(t, ""); n != 1 || len(shims) != 1 {
