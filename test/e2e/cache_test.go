@@ -5,7 +5,9 @@ package e2e
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -29,25 +31,7 @@ func TestHostChangesSeen(t *testing.T) {
 	file := filepath.Join(b.root, "f")
 	must(t, os.WriteFile(file, []byte("one\n"), 0o644))
 	b.write()
-	cmd := command(t, "run", "--bundle", b.dir, b.id)
-	in, err := cmd.StdinPipe()
-	must(t, err)
-	out, err := cmd.StdoutPipe()
-	must(t, err)
-	cmd.Stderr = os.Stderr
-	must(t, cmd.Start())
-	lines := bufio.NewScanner(out)
-	ask := func(how, want string) {
-		t.Helper()
-		fmt.Fprintln(in, how)
-		var got []string
-		for lines.Scan() && lines.Text() != "." {
-			got = append(got, lines.Text())
-		}
-		if s := strings.Join(got, " "); s != want {
-			t.Errorf("%s: got %q, want %q", how, s, want)
-		}
-	}
+	q := questions(t, b)
 	put := func(flags int, text string) {
 		t.Helper()
 		f, err := os.OpenFile(file, os.O_WRONLY|flags, 0o644)
@@ -56,24 +40,21 @@ func TestHostChangesSeen(t *testing.T) {
 		must(t, err)
 		must(t, f.Close())
 	}
-	ask("open", "one")
+	q.want("open", "one")
 	put(0, "two\n")
-	ask("open", "two")
-	ask("tail", "4 two")
+	q.want("open", "two")
+	q.want("tail", "4 two")
 	put(os.O_APPEND, "three\n")
-	ask("tail", "10 three")
-	ask("open", "two three")
+	q.want("tail", "10 three")
+	q.want("open", "two three")
 	put(os.O_TRUNC, "4\n")
-	ask("open", "4")
+	q.want("open", "4")
 	// The name of a file that is open is not looked up again: Linux's client never did.
-	ask("close", "")
+	q.want("close", "")
 	must(t, os.WriteFile(file+".new", []byte("five\n"), 0o644))
 	must(t, os.Rename(file+".new", file))
-	ask("open", "five")
-	must(t, in.Close())
-	if code := exitCode(t, cmd.Wait()); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
+	q.want("open", "five")
+	q.end()
 }
 
 // TestPagesStay: a file that is read for the second time is in the guest's page cache. Interrupts of the 9P device count its messages.
@@ -116,56 +97,35 @@ func TestHostDirectoriesSeen(t *testing.T) {
 	}
 	put("one", "a", "b", "c", "f")
 	b.write()
-	cmd := command(t, "run", "--bundle", b.dir, b.id)
-	in, err := cmd.StdinPipe()
-	must(t, err)
-	out, err := cmd.StdoutPipe()
-	must(t, err)
-	cmd.Stderr = os.Stderr
-	must(t, cmd.Start())
-	lines := bufio.NewScanner(out)
-	ask := func(c string) (got string) {
-		t.Helper()
-		fmt.Fprintln(in, c)
-		for lines.Scan() && lines.Text() != "." {
-			got += lines.Text()
-		}
-		return got
-	}
-	want := func(c, want string) {
-		t.Helper()
-		if got := ask(c); got != want {
-			t.Errorf("%s: got %q, want %q", c, got, want)
-		}
-	}
+	q := questions(t, b)
 	const file, missing = "cat /a/b/c/f", "cat: /a/b/c/new: No such file or directory"
-	want(file, "one")
-	want("cat /a/b/c/new", missing)
+	q.want(file, "one")
+	q.want("cat /a/b/c/new", missing)
 	put("new", "a", "b", "c", "new")
-	want("cat /a/b/c/new", "new")
+	q.want("cat /a/b/c/new", "new")
 
 	must(t, os.RemoveAll(filepath.Join(b.root, "a")))
 	put("two", "a", "b", "c", "f")
-	want(file, "two")
-	want("cat /a/b/c/new", missing)
+	q.want(file, "two")
+	q.want("cat /a/b/c/new", missing)
 	must(t, os.RemoveAll(filepath.Join(b.root, "a", "b", "c")))
-	want("mkdir -p /a/b/c && echo three >/a/b/c/f && "+file, "three")
+	q.want("mkdir -p /a/b/c && echo three >/a/b/c/f && "+file, "three")
 	must(t, os.RemoveAll(filepath.Join(b.root, "a", "b", "c")))
 	put("four", "a", "b", "c", "f")
-	want("ls /a/b/c", "f")
+	q.want("ls /a/b/c", "f")
 
 	must(t, os.Rename(filepath.Join(b.root, "a", "b"), filepath.Join(b.root, "old")))
 	put("five", "a", "b", "c", "f")
-	for begin := time.Now(); ask(file) != "five"; time.Sleep(100 * time.Millisecond) {
+	for begin := time.Now(); q.ask(file) != "five"; time.Sleep(100 * time.Millisecond) {
 		if time.Since(begin) > 20*time.Second {
-			t.Fatalf("the directory that has been moved away is still there: %q", ask(file))
+			t.Fatalf("the directory that has been moved away is still there: %q", q.ask(file))
 		}
 	}
 
 	for i := range 300 {
 		must(t, os.MkdirAll(filepath.Join(b.root, "many", fmt.Sprint(i), "x"), 0o755))
 	}
-	want("find /many -type d >/dev/null", "")
+	q.want("find /many -type d >/dev/null", "")
 	open := func() (n int) {
 		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", containerState(t, b.id).Pid))
 		must(t, err)
@@ -186,8 +146,55 @@ func TestHostDirectoriesSeen(t *testing.T) {
 	if n > 32 {
 		t.Errorf("%d files of the container are still open a while after a find", n)
 	}
-	must(t, in.Close())
-	if code := exitCode(t, cmd.Wait()); code != 0 {
-		t.Errorf("exit code %d", code)
+	q.end()
+}
+
+// dialogue is with a container that answers each line of its input, a dot on a line of its own at last.
+type dialogue struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	in    io.WriteCloser
+	lines *bufio.Scanner
+}
+
+// questions runs b. Preconditions: it is written.
+func questions(t *testing.T, b *bundle) *dialogue {
+	t.Helper()
+	d := &dialogue{t: t, cmd: command(t, "run", "--bundle", b.dir, b.id)}
+	var err error
+	d.in, err = d.cmd.StdinPipe()
+	must(t, err)
+	out, err := d.cmd.StdoutPipe()
+	must(t, err)
+	d.cmd.Stderr = os.Stderr
+	must(t, d.cmd.Start())
+	d.lines = bufio.NewScanner(out)
+	return d
+}
+
+// ask returns the lines of the answer, with spaces between them.
+func (d *dialogue) ask(question string) string {
+	d.t.Helper()
+	fmt.Fprintln(d.in, question)
+	var got []string
+	for d.lines.Scan() && d.lines.Text() != "." {
+		got = append(got, d.lines.Text())
+	}
+	return strings.Join(got, " ")
+}
+
+func (d *dialogue) want(question, want string) {
+	d.t.Helper()
+	if got := d.ask(question); got != want {
+		d.t.Errorf("%s: got %q, want %q", question, got, want)
+	}
+}
+
+// end closes the input, at which the container ends well.
+func (d *dialogue) end() {
+	d.t.Helper()
+	must(d.t, d.in.Close())
+	if code := exitCode(d.t, d.cmd.Wait()); code != 0 {
+		d.t.Errorf("exit code %d", code)
 	}
 }
