@@ -77,6 +77,17 @@ func (f *fid) data() *hostfs.File {
 	return nil
 }
 
+// local says whether the file is on its export's filesystem, and that of this
+// host's own.
+func (f *fid) local() bool {
+	if f.node == nil {
+		return true
+	}
+	dev, _ := f.node.ID()
+	root, _ := f.exp.root.ID()
+	return f.exp.local && dev == root
+}
+
 func (f *fid) qid(s *Session) p9.QID {
 	if f.node == nil {
 		return s.rootQID()
@@ -123,6 +134,14 @@ func (t *fidTable) get(n uint32) (*fid, error) {
 		return nil, unix.EBADF
 	}
 	return f, nil
+}
+
+// local says whether fid number n is one, and local.
+func (t *fidTable) local(n uint32) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.m[n]
+	return f != nil && f.local()
 }
 
 // insert gives number n to f, whose one reference the table takes over. It

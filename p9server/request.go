@@ -1,6 +1,7 @@
 package p9server
 
 import (
+	"encoding/binary"
 	"errors"
 	"sync"
 	"syscall"
@@ -91,6 +92,28 @@ func (s *Session) copyBody(r *Request, n int) error {
 	}
 	r.body = r.fixed[p9.HeaderSize:size]
 	return nil
+}
+
+// maxQuick is how many bytes a quick request moves.
+const maxQuick = 64 << 10
+
+// Quick says whether Serve is likely to take some microseconds, and nothing but
+// disks of this host can hold it up. A transport may then have whoever brought
+// the request wait for it.
+func (r *Request) Quick() bool {
+	switch t := r.hdr.Type; {
+	case r.silent || r.fail != nil || t == p9.TypeTversion || t == p9.TypeTattach:
+		return true
+	case t == p9.TypeTfsync || t == p9.TypeTflush || r.hdr.Size > maxQuick || len(r.body) < 4:
+		return false
+	case t == p9.TypeTread || t == p9.TypeTreaddir:
+		var m p9.Tread // a Treaddir is the same
+		if m.Decode(r.body) != nil || m.Count > maxQuick {
+			return false
+		}
+	}
+	// All others begin with a fid.
+	return r.s.fids.local(binary.LittleEndian.Uint32(r.body))
 }
 
 // Serve does what the request asks for and writes the reply into bufs. It

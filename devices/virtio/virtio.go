@@ -75,6 +75,18 @@ type Activation struct {
 	Fail func(error)
 }
 
+// Kicked is a Device that takes the notifications of its queues on the vCPU
+// that writes them, in place of an eventfd that wakes a goroutine of the device
+// (Queue.Wait). What it does there the guest's instruction waits for: it has to
+// be short, or the device leaves it to a goroutine (Queue.Kick).
+type Kicked interface {
+	Device
+	// Kick is one notification, of a queue by its number in QueueSizes. Several
+	// vCPUs may call it at once, at any time, also before Activate and during
+	// Reset. It must not call the transport's methods.
+	Kick(queue int)
+}
+
 // Stateful is a Device that can be saved in one process and come back in
 // another. Its queues and registers are the transport's part; a device saves
 // what it has besides.

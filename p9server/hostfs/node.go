@@ -52,6 +52,25 @@ func (n *Node) QID() p9.QID { return n.qid }
 // ID identifies the inode on this host.
 func (n *Node) ID() (dev, ino uint64) { return n.dev, n.ino }
 
+// Local says whether the file is on a filesystem of this host's own disks or
+// memory, as far as they are known: no other host and no program answers for it.
+func (n *Node) Local() bool {
+	var st unix.Statfs_t
+	if unix.Fstatfs(n.fd, &st) != nil {
+		return false
+	}
+	switch st.Type {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC,
+		unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC, unix.EROFS_SUPER_MAGIC_V1,
+		unix.SQUASHFS_MAGIC, unix.MSDOS_SUPER_MAGIC, unix.ISOFS_SUPER_MAGIC:
+		return true
+	}
+	return st.Type == zfsMagic
+}
+
+// zfsMagic is ZFS_SUPER_MAGIC of OpenZFS; Linux's headers do not have it.
+const zfsMagic = 0x2fc12fc1
+
 // WalkOptions restrict a walk.
 type WalkOptions struct {
 	// NoXDev refuses to enter another mount.

@@ -43,7 +43,11 @@ func (t *Transport) Write(off uint64, p []byte) {
 }
 
 func (t *Transport) notify(queue uint32) {
-	if queue < uint32(len(t.kicks)) {
+	switch {
+	case queue >= uint32(len(t.kicks)):
+	case t.kicked != nil:
+		t.kicked.Kick(int(queue))
+	default:
 		_ = t.kicks[queue].Signal() // fails only after Close
 	}
 }

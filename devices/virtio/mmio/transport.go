@@ -35,6 +35,7 @@ type Config struct {
 // Transport is one device on the bus.
 type Transport struct {
 	dev      virtio.Device
+	kicked   virtio.Kicked // the device, if it takes notifications itself
 	config   virtio.ConfigSpace
 	features uint64 // offered
 	mem      *guestmem.Memory
@@ -89,6 +90,7 @@ func New(cfg Config) (*Transport, error) {
 		kicks: cfg.Kicks, irq: cfg.IRQ, log: cfg.Log,
 		queues: make([]queueRegs, len(sizes)),
 	}
+	t.kicked, _ = cfg.Device.(virtio.Kicked)
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
 	}
@@ -141,7 +143,14 @@ func (t *Transport) closeOwned() {
 }
 
 // Kicks returns the eventfds that tell the device of new chains, one per queue.
-func (t *Transport) Kicks() []*eventfd.FD { return t.kicks }
+// There are none if the device takes the driver's writes themselves
+// (virtio.Kicked).
+func (t *Transport) Kicks() []*eventfd.FD {
+	if t.kicked != nil {
+		return nil
+	}
+	return t.kicks
+}
 
 // IRQ returns the eventfd that the device interrupts the guest with.
 func (t *Transport) IRQ() *eventfd.FD { return t.irq }

@@ -7,8 +7,8 @@
 // in the writable part. Both go to the Session as views of guest memory, so that
 // file data moves between disk and guest without a copy.
 //
-// Threads: run.go tells who handles what. Requests are served by up to
-// Config.Workers goroutines at once. A request that no host can interrupt (a
+// Threads: run.go tells who handles what. Requests are served on the vCPU that
+// kicks, or by up to Config.Workers goroutines at once. A request that no host can interrupt (a
 // read from a dead network disk) holds up Reset, because it may still write to
 // guest pages: the device must not say that it has stopped before it has. The
 // transport bounds what the guest and the VMM wait for that (mmio.ResetWait);
@@ -24,6 +24,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/lucid-containers/lucid/devices/virtio"
 )
@@ -54,9 +55,13 @@ type Session interface {
 	Close()
 }
 
-// Request is one that was accepted. Each method is called once, Serve by any
-// worker, Done after the guest can see the reply.
+// Request is one that was accepted. Serve and Done are called once, Serve by any
+// worker or vCPU (not at all if the device is reset before), Done after the guest
+// can see the reply.
 type Request interface {
+	// Quick says whether Serve is likely to be over soon, and nobody but this
+	// host's disks can keep it waiting: a vCPU serves it itself.
+	Quick() bool
 	// Serve does it and returns how many bytes it wrote into reply, which
 	// aliases guest memory; 0 drops the request.
 	Serve(reply [][]byte) (n int)
@@ -74,7 +79,7 @@ type Config struct {
 type Device struct {
 	cfg    Config
 	config virtio.StaticConfig
-	run    *run // nil when idle; Activate and Reset are never called at once
+	run    atomic.Pointer[run] // nil when idle; Activate and Reset are never called at once
 }
 
 // New makes an idle device.
@@ -114,15 +119,21 @@ func (d *Device) Activate(a virtio.Activation) error {
 	if q == nil {
 		return errors.New("virtio-9p: request queue not set up")
 	}
-	d.run = startRun(q, d.cfg.NewSession(), d.cfg.Workers, a.Fail)
+	d.run.Store(startRun(q, d.cfg.NewSession(), d.cfg.Workers, a.Fail))
 	return nil
+}
+
+// Kick implements virtio.Kicked.
+func (d *Device) Kick(int) {
+	if r := d.run.Load(); r != nil {
+		r.kicked()
+	}
 }
 
 // Reset implements virtio.Device.
 func (d *Device) Reset() {
-	if d.run == nil {
-		return
+	if r := d.run.Load(); r != nil {
+		r.stop()
+		d.run.Store(nil)
 	}
-	d.run.stop()
-	d.run = nil
 }

@@ -17,6 +17,7 @@ import (
 // fake is a Session that runs a function and counts.
 type fake struct {
 	handle func(req, reply [][]byte) int
+	quick  func(req [][]byte) bool // nil: none is
 
 	running, most, closed atomic.Int32
 }
@@ -28,6 +29,8 @@ type fakeRequest struct {
 	req  [][]byte
 	done bool
 }
+
+func (r *fakeRequest) Quick() bool { return r.f.quick != nil && r.f.quick(r.req) }
 
 func (r *fakeRequest) Serve(reply [][]byte) int {
 	f := r.f
@@ -66,13 +69,19 @@ type rig struct {
 	drv      *virtqtest.Driver
 	tr       *mmio.Transport
 	sessions []*fake
+	quick    func(req [][]byte) bool // of the sessions to come
 }
 
 func start(t testing.TB, workers int, handle func(req, reply [][]byte) int) *rig {
 	t.Helper()
-	r := &rig{}
+	return startQuick(t, workers, handle, nil)
+}
+
+func startQuick(t testing.TB, workers int, handle func(req, reply [][]byte) int, quick func(req [][]byte) bool) *rig {
+	t.Helper()
+	r := &rig{quick: quick}
 	dev, err := New(Config{Tag: "lucid", Workers: workers, NewSession: func() Session {
-		f := &fake{handle: handle}
+		f := &fake{handle: handle, quick: r.quick}
 		r.sessions = append(r.sessions, f)
 		return f
 	}})

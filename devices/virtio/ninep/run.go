@@ -14,22 +14,30 @@ import (
 
 // Flow of a request.
 //
-// Among up to `workers` equal goroutines one is the leader: it alone waits for
-// kicks and pops.
+// Who has the turn pops: a vCPU that has just kicked, or the leader, the one of
+// up to `workers` equal goroutines that waits for kicks.
 //
-//  1. kick → the leader pops a chain and has the session accept it.
-//  2. If more chains are pending it hands this one to another goroutine and pops
-//     on. The last one it handles itself: a guest that has one request in flight
-//     (the common case) is served by one goroutine, without a hop.
+//  1. A vCPU kicks and takes the turn, if it is free. It pops, has the session
+//     accept the request and, if it is a quick one, serves it on its own thread:
+//     the guest has its reply when the kick returns, and nobody was woken up. One
+//     that is not quick goes to a goroutine.
+//  2. If more chains are pending, all but the last go to other goroutines.
 //  3. Serve → Push → Notify → Done, in the order of completion.
-//  4. While the leader handles, nobody pops. If that lasts longer than patience
-//     (a slow disk), the monitor makes another goroutine the leader; the old one
-//     finds out when its request is done and becomes a worker.
+//  4. Who finds the turn taken says so (again), and the holder looks once more
+//     before it goes. While the holder handles a request nobody pops; if that
+//     lasts longer than patience (a slow disk) the monitor takes its turn away:
+//     the leader goes on, or a new one if it was the leader. A vCPU that has lost
+//     its turn leaves the next kicks to the leader.
 //
-// The monitor is a timer that is armed only while requests flow.
+// The monitor is a timer that is armed only while somebody waits for the turn.
 
-// patience is how long a request may keep the others waiting, at most twice.
-const patience = time.Millisecond
+const (
+	// patience is how long a request may keep the others waiting, at most twice.
+	patience = time.Millisecond
+
+	// shyness is how many kicks are the leader's after a vCPU was held up.
+	shyness = 64
+)
 
 // job is a chain on its way. req is nil for one that can be no request.
 type job struct {
@@ -44,32 +52,32 @@ type run struct {
 	workers int
 	fail    func(error)
 
-	work chan job      // unbuffered: a send succeeds only if somebody is idle
-	lead chan struct{} // capacity 1: the leadership, when nobody has it
-	done chan struct{} // closed by stop
+	work    chan job      // unbuffered: a send succeeds only if somebody is idle
+	backlog chan job      // of the vCPUs, when nobody is idle; never full
+	lead    chan struct{} // capacity 1: the leadership, when nobody has it
+	done    chan struct{} // closed by stop
 
-	// inline is 2*seq+1 while the leader handles request number seq, and even
-	// otherwise. Who changes it from odd to even by compare-and-swap has the
-	// leadership from then on.
-	inline atomic.Uint64
-	seq    uint64 // the leader's
+	turn  turn
+	again atomic.Bool  // somebody wanted the turn: look again
+	shy   atomic.Int32 // kicks to leave to the leader
 
 	armed atomic.Bool // the monitor's timer is running
 	timer *time.Timer
-	seen  uint64 // inline at the last tick; the monitor's
+	seen  uint64 // turn at the last tick; the monitor's
 
 	idle atomic.Int32 // goroutines in the select of routineWorker
 
 	mu      sync.Mutex
 	stopped bool           // protected by mu
 	spawned int            // protected by mu
-	wg      sync.WaitGroup // all goroutines; Add with mu held and not stopped
+	wg      sync.WaitGroup // goroutines, and vCPUs in kicked; Add with mu held and not stopped
 }
 
 func startRun(q *virtq.Queue, sess Session, workers int, fail func(error)) *run {
 	r := &run{
 		q: q, sess: sess, workers: workers, fail: fail,
-		work: make(chan job), lead: make(chan struct{}, 1), done: make(chan struct{}),
+		work: make(chan job), backlog: make(chan job, q.Size()),
+		lead: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	r.timer = time.AfterFunc(time.Hour, r.monitor)
 	r.timer.Stop()
@@ -98,6 +106,7 @@ func (r *run) end() {
 	close(r.done)
 	r.timer.Stop()
 	r.wg.Wait()
+	r.clear()
 	r.sess.Close()
 }
 
@@ -113,14 +122,21 @@ func (r *run) spawn(j job) bool {
 	return true
 }
 
+// broken tells the driver of what cannot go on. A panic in a session costs the
+// guest its device, not the host its process: it is to be deferred.
+func (r *run) broken(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+	}
+	if *err != nil && !errors.Is(*err, virtq.ErrStopped) {
+		r.q.Stop()
+		r.fail(fmt.Errorf("virtio-9p: %w", *err))
+	}
+}
+
 func (r *run) routineWorker(j job) {
-	defer func() {
-		if v := recover(); v != nil {
-			r.q.Stop()
-			r.fail(fmt.Errorf("virtio-9p: panic: %v\n%s", v, debug.Stack()))
-		}
-	}()
 	var err error
+	defer r.broken(&err)
 	if j.c != nil {
 		err = r.handle(j)
 	}
@@ -128,6 +144,9 @@ func (r *run) routineWorker(j job) {
 		r.idle.Add(1)
 		select {
 		case j := <-r.work:
+			r.idle.Add(-1)
+			err = r.handle(j)
+		case j := <-r.backlog:
 			r.idle.Add(-1)
 			err = r.handle(j)
 		case <-r.lead:
@@ -138,9 +157,24 @@ func (r *run) routineWorker(j job) {
 			return
 		}
 	}
-	if !errors.Is(err, virtq.ErrStopped) {
-		r.q.Stop()
-		r.fail(fmt.Errorf("virtio-9p: %w", err))
+}
+
+// clear handles what the vCPUs have left, or drops it if the queue was stopped
+// and not frozen.
+func (r *run) clear() {
+	var err error
+	defer r.broken(&err)
+	for err == nil {
+		select {
+		case j := <-r.backlog:
+			if !r.q.Stopped() {
+				err = r.handle(j)
+			} else if j.req != nil {
+				j.req.Done()
+			}
+		default:
+			return
+		}
 	}
 }
 
@@ -148,35 +182,126 @@ func (r *run) routineWorker(j job) {
 // queue is stopped or malformed.
 func (r *run) leadQueue() error {
 	for {
-		r.q.DisableKicks()
-		for {
-			c, err := r.q.Pop()
-			if err != nil {
-				return err
-			}
-			if c == nil {
-				break
-			}
-			more, err := r.q.Pending()
-			if err != nil {
-				return err
-			}
-			j := r.accept(c)
-			if more && r.dispatch(j) {
-				continue
-			}
-			leader, err := r.handleInline(j)
-			if !leader || err != nil {
-				return err
-			}
-		}
-		if r.q.EnableKicks() {
-			continue
+		kept, err := r.look(turnLeader)
+		if err != nil || !kept {
+			return err
 		}
 		if err := r.q.Wait(); err != nil {
 			return err
 		}
 	}
+}
+
+// kicked is a notification of the driver. It runs on the thread of a vCPU.
+func (r *run) kicked() {
+	if r.shy.Load() > 0 {
+		r.shy.Add(-1)
+		r.q.Kick()
+		return
+	}
+	r.mu.Lock()
+	stopped := r.stopped
+	if !stopped {
+		r.wg.Add(1)
+	}
+	r.mu.Unlock()
+	if stopped {
+		return
+	}
+	defer r.wg.Done()
+	var err error
+	defer r.broken(&err)
+	_, err = r.look(turnVCPU)
+	if len(r.backlog) > 0 {
+		r.q.Kick() // the leader may have found our turn
+	}
+}
+
+// look serves the queue, unless somebody does already, who looks again then. It
+// returns false if the turn was taken away.
+func (r *run) look(who uint64) (kept bool, err error) {
+	for {
+		r.again.Store(true)
+		if !r.turn.take() {
+			r.arm()
+			return true, nil
+		}
+		r.again.Store(false)
+		if kept, err = r.drain(who); err != nil || !kept {
+			return kept, err
+		}
+		r.turn.give()
+		if !r.again.Load() {
+			return true, nil
+		}
+	}
+}
+
+// drain pops and handles until the queue is empty and the driver will kick, or
+// until the turn is lost.
+func (r *run) drain(who uint64) (kept bool, err error) {
+	r.q.DisableKicks()
+	listening := false
+	for {
+		if who == turnLeader {
+			if kept, err = r.left(); !kept || err != nil {
+				return kept, err
+			}
+		}
+		c, err := r.q.Pop()
+		if err != nil {
+			return true, err
+		}
+		if c == nil {
+			if listening || !r.q.EnableKicks() {
+				return true, nil
+			}
+			continue
+		}
+		more, err := r.q.Pending()
+		if err != nil {
+			return true, err
+		}
+		j := r.accept(c)
+		if !more {
+			// The driver shall kick while we handle: other vCPUs must not wait.
+			more = r.q.EnableKicks()
+		}
+		listening = !more
+		leave := who == turnVCPU && j.req != nil && !j.req.Quick()
+		if (more || leave) && r.dispatch(j) {
+			continue
+		}
+		if leave {
+			r.backlog <- j // has room for a whole queue
+			continue
+		}
+		if kept, err = r.hold(j, who); !kept || err != nil {
+			return kept, err
+		}
+	}
+}
+
+// left handles what the vCPUs have left to the goroutines, of which the leader is
+// one.
+func (r *run) left() (kept bool, err error) {
+	for {
+		select {
+		case j := <-r.backlog:
+			if kept, err = r.hold(j, turnLeader); !kept || err != nil {
+				return kept, err
+			}
+		default:
+			return true, nil
+		}
+	}
+}
+
+// hold handles j and says whether the caller still has the turn.
+func (r *run) hold(j job, who uint64) (kept bool, err error) {
+	busy := r.turn.handle(who)
+	err = r.handle(j)
+	return r.turn.back(busy), err
 }
 
 // accept makes a job of a chain. A chain without room for a reply, or without
@@ -196,18 +321,6 @@ func (r *run) dispatch(j job) bool {
 	default:
 		return r.spawn(j)
 	}
-}
-
-// handleInline handles j as the leader and says whether it still is.
-func (r *run) handleInline(j job) (leader bool, err error) {
-	r.seq++
-	busy := 2*r.seq + 1
-	r.inline.Store(busy)
-	if !r.armed.Load() { // after the store: the monitor looks in the other order
-		r.arm()
-	}
-	err = r.handle(j)
-	return r.inline.CompareAndSwap(busy, busy-1), err
 }
 
 func (r *run) handle(j job) error {
@@ -234,33 +347,36 @@ func (r *run) arm() {
 
 // monitor is the timer's tick.
 func (r *run) monitor() {
-	now := r.inline.Load()
-	if now != r.seen {
-		r.seen = now
-		r.timer.Reset(patience)
+	now := r.turn.v.Load()
+	if now&turnState >= turnLeader && now == r.seen && !r.promote(now) {
+		r.timer.Reset(16 * patience) // all are stuck: look less often
 		return
 	}
-	if now%2 == 1 { // the same request as a tick ago
-		if !r.promote(now) {
-			r.timer.Reset(16 * patience) // all are stuck: look less often
-			return
-		}
+	r.seen = now
+	if r.again.Load() && r.turn.v.Load()&turnState != turnFree {
 		r.timer.Reset(patience)
 		return
 	}
 	r.armed.Store(false)
-	if r.inline.Load() != now {
+	if r.again.Load() && r.turn.v.Load()&turnState != turnFree {
 		r.arm()
 	}
 }
 
-// promote takes the leadership from a goroutine stuck in request busy and offers
-// it to another. It returns false if there is none: the guest waits then.
+// promote takes the turn from who is stuck in request busy, and sees to it that
+// another has it. It returns false if there is none: the guest waits then.
 func (r *run) promote(busy uint64) bool {
+	if busy&turnState == turnVCPU {
+		if r.turn.revoke(busy) {
+			r.shy.Store(shyness)
+			r.q.Kick() // the leader waits for it
+		}
+		return true
+	}
 	if r.idle.Load() == 0 && !r.spawn(job{}) {
 		return false
 	}
-	if r.inline.CompareAndSwap(busy, busy-1) {
+	if r.turn.revoke(busy) {
 		r.lead <- struct{}{} // never blocks: there is only one leadership
 	}
 	return true

@@ -6,7 +6,10 @@ import (
 	"github.com/lucid-containers/lucid/devices/virtio"
 )
 
-var _ virtio.Stateful = (*Device)(nil)
+var (
+	_ virtio.Stateful = (*Device)(nil)
+	_ virtio.Kicked   = (*Device)(nil)
+)
 
 var errInUse = errors.New("virtio-9p: the guest has used the file server, whose session cannot be saved")
 
@@ -20,8 +23,10 @@ var errInUse = errors.New("virtio-9p: the guest has used the file server, whose 
 // root and without following links, and refuses a file that is not the same.
 // Requests under way are finished by Freeze already.
 func (d *Device) Freeze() ([]byte, error) {
-	d.run.freeze()
-	s, err := d.run.q.State()
+	r := d.run.Load()
+	r.q.Freeze()
+	r.end() // finishes what was popped
+	s, err := r.q.State()
 	if err != nil {
 		return nil, err
 	}
@@ -37,10 +42,4 @@ func (d *Device) Thaw(state []byte) error {
 		return errors.New("virtio-9p has no state that can be restored")
 	}
 	return nil
-}
-
-// freeze is stop for a run whose requests are to be finished.
-func (r *run) freeze() {
-	r.q.Freeze()
-	r.end()
 }

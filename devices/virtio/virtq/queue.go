@@ -268,5 +268,10 @@ func (q *Queue) Stop() {
 	q.mu.Lock()
 	q.stopped.Store(true)
 	q.mu.Unlock()
+	q.Kick()
+}
+
+// Kick wakes Wait, as a notification by the driver does.
+func (q *Queue) Kick() {
 	_ = q.kick.Signal() // fails only when closed, and then Wait has returned
 }

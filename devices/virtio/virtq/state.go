@@ -23,7 +23,7 @@ var ErrOut = errors.New("virtqueue has requests under way")
 // from that State.
 func (q *Queue) Freeze() {
 	q.frozen.Store(true)
-	_ = q.kick.Signal() // fails only when closed, and then Wait has returned
+	q.Kick()
 }
 
 // ended says whether there are no more chains to come.

@@ -26,6 +26,7 @@ type Queue struct {
 	*Ring
 	EventIdx bool
 	Indirect bool // put chains of more than one buffer into an indirect table
+	Async    bool // each kick comes from another vCPU, which may be kept waiting
 
 	g        *Guest
 	kick     func()
@@ -126,13 +127,22 @@ func (q *Queue) Kick() {
 	} else if q.UsedFlags()&1 != 0 {
 		return
 	}
+	q.tell()
+}
+
+// tell writes the notification.
+func (q *Queue) tell() {
+	if q.Async {
+		go q.kick()
+		return
+	}
 	q.kick()
 }
 
 // ForceKick tells the device whatever it asked for.
 func (q *Queue) ForceKick() {
 	q.kickedAt = q.AvailIdx()
-	q.kick()
+	q.tell()
 }
 
 // TryUsed takes the next used chain if there is one.
