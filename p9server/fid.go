@@ -77,17 +77,6 @@ func (f *fid) data() *hostfs.File {
 	return nil
 }
 
-// local says whether the file is on its export's filesystem, and that of this
-// host's own.
-func (f *fid) local() bool {
-	if f.node == nil {
-		return true
-	}
-	dev, _ := f.node.ID()
-	root, _ := f.exp.root.ID()
-	return f.exp.local && dev == root
-}
-
 func (f *fid) qid(s *Session) p9.QID {
 	if f.node == nil {
 		return s.rootQID()
@@ -136,12 +125,13 @@ func (t *fidTable) get(n uint32) (*fid, error) {
 	return f, nil
 }
 
-// local says whether fid number n is one, and local.
+// local says whether fid number n stands for a file on one of this host's own
+// filesystems.
 func (t *fidTable) local(n uint32) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.m[n]
-	return f != nil && f.local()
+	return f != nil && (f.node == nil || f.node.Local())
 }
 
 // insert gives number n to f, whose one reference the table takes over. It

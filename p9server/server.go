@@ -116,10 +116,9 @@ type Server struct {
 // export is an Export in use.
 type export struct {
 	Export
-	root  *hostfs.Node
-	slot  uint64 // position in the synthetic root's listing
-	local bool   // its root is on a disk of this host, or in its memory
-	gone  atomic.Bool
+	root *hostfs.Node
+	slot uint64 // position in the synthetic root's listing
+	gone atomic.Bool
 }
 
 // New makes a Server.
@@ -171,7 +170,7 @@ func (s *Server) AddExport(e Export) error {
 		root.Unref()
 		return fmt.Errorf("%w: %s", ErrExportExists, e.Name)
 	}
-	s.exports[e.Name] = &export{Export: e, root: root, slot: s.nextSlot, local: root.Local()}
+	s.exports[e.Name] = &export{Export: e, root: root, slot: s.nextSlot}
 	s.nextSlot++
 	s.log.Debug("export added", "name", e.Name, "readonly", e.ReadOnly)
 	return nil

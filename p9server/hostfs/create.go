@@ -84,7 +84,7 @@ func (n *Node) nodeOf(fd int) (*Node, error) {
 		n.h.release(pfd)
 		return nil, err
 	}
-	return n.h.newNode(pfd, &st), nil
+	return n.h.newNode(pfd, &st, n), nil
 }
 
 // Mkdir makes a directory.

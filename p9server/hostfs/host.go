@@ -116,7 +116,7 @@ func (h *Host) adoptRoot(fd int) (*Node, error) {
 		h.release(fd)
 		return nil, os.NewSyscallError("statx", err)
 	}
-	n := h.newNode(fd, &st)
+	n := h.newNode(fd, &st, nil)
 	n.root = true
 	return n, nil
 }

@@ -19,12 +19,21 @@ type Node struct {
 	ino  uint64
 	root bool // of an export
 	refs atomic.Int32
+
+	local bool
 }
 
-func (h *Host) newNode(fd int, st *unix.Statx_t) *Node {
+// newNode makes a node of an O_PATH fd. The directory that it was found in, if
+// any, spares it a system call.
+func (h *Host) newNode(fd int, st *unix.Statx_t, dir *Node) *Node {
 	n := &Node{
 		h: h, fd: fd, kind: uint32(st.Mode) & unix.S_IFMT, qid: h.qid(st),
 		dev: statDev(st), ino: st.Ino,
+	}
+	if dir != nil && dir.dev == n.dev {
+		n.local = dir.local
+	} else {
+		n.local = isLocal(fd)
 	}
 	n.refs.Store(1)
 	return n
@@ -54,9 +63,11 @@ func (n *Node) ID() (dev, ino uint64) { return n.dev, n.ino }
 
 // Local says whether the file is on a filesystem of this host's own disks or
 // memory, as far as they are known: no other host and no program answers for it.
-func (n *Node) Local() bool {
+func (n *Node) Local() bool { return n.local }
+
+func isLocal(fd int) bool {
 	var st unix.Statfs_t
-	if unix.Fstatfs(n.fd, &st) != nil {
+	if unix.Fstatfs(fd, &st) != nil {
 		return false
 	}
 	switch st.Type {
@@ -137,7 +148,7 @@ func (n *Node) lookup(name []byte, opt WalkOptions) (*Node, error) {
 		n.h.release(fd)
 		return nil, err
 	}
-	return n.h.newNode(fd, &st), nil
+	return n.h.newNode(fd, &st, n), nil
 }
 
 // Readlink reads a symlink's target into buf.

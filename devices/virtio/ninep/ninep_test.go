@@ -66,6 +66,7 @@ func echo(req, reply [][]byte) int {
 }
 
 type rig struct {
+	dev      *Device
 	drv      *virtqtest.Driver
 	tr       *mmio.Transport
 	sessions []*fake
@@ -88,6 +89,7 @@ func startQuick(t testing.TB, workers int, handle func(req, reply [][]byte) int,
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.dev = dev
 	g := virtqtest.NewGuest(t)
 	r.tr, err = mmio.New(mmio.Config{Device: dev, Mem: g.Mem})
 	if err != nil {

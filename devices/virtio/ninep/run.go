@@ -26,8 +26,8 @@ import (
 //  4. Who finds the turn taken says so (again), and the holder looks once more
 //     before it goes. While the holder handles a request nobody pops; if that
 //     lasts longer than patience (a slow disk) the monitor takes its turn away:
-//     the leader goes on, or a new one if it was the leader. A vCPU that has lost
-//     its turn leaves the next kicks to the leader.
+//     the leader goes on, or a new one if it was the leader. After a vCPU was held
+//     up for long, the next kicks are left to the leader.
 //
 // The monitor is a timer that is armed only while somebody waits for the turn.
 
@@ -35,8 +35,10 @@ const (
 	// patience is how long a request may keep the others waiting, at most twice.
 	patience = time.Millisecond
 
-	// shyness is how many kicks are the leader's after a vCPU was held up.
+	// shyness is how many kicks are the leader's after a vCPU was held up for longer
+	// than held.
 	shyness = 64
+	held    = 5 * time.Millisecond
 )
 
 // job is a chain on its way. req is nil for one that can be no request.
@@ -211,7 +213,11 @@ func (r *run) kicked() {
 	defer r.wg.Done()
 	var err error
 	defer r.broken(&err)
-	_, err = r.look(turnVCPU)
+	began := time.Now()
+	kept, err := r.look(turnVCPU)
+	if !kept && time.Since(began) > held {
+		r.shy.Store(shyness)
+	}
 	if len(r.backlog) > 0 {
 		r.q.Kick() // the leader may have found our turn
 	}
@@ -368,7 +374,6 @@ func (r *run) monitor() {
 func (r *run) promote(busy uint64) bool {
 	if busy&turnState == turnVCPU {
 		if r.turn.revoke(busy) {
-			r.shy.Store(shyness)
 			r.q.Kick() // the leader waits for it
 		}
 		return true

@@ -107,9 +107,13 @@ func TestStuckVCPU(t *testing.T) {
 			t.Fatalf("used %+v", u)
 		}
 	}
+	time.Sleep(2 * held)
 	close(release)
 	if u := q.WaitUsed(); u.Written != 5 {
 		t.Fatalf("used %+v", u)
+	}
+	for run := r.dev.run.Load(); run.shy.Load() == 0; {
+		time.Sleep(time.Millisecond) // its vCPU has seen the end
 	}
 	q.Async = false
 	me := goroutine()

@@ -1,0 +1,57 @@
+package p9server_test
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"github.com/lucid-containers/lucid/p9server"
+	"github.com/lucid-containers/lucid/p9server/p9"
+	"github.com/lucid-containers/lucid/p9server/p9test"
+)
+
+// TestQuick: what a vCPU may wait for, and what not.
+func TestQuick(t *testing.T) {
+	s := newServer(t, p9server.Limits{},
+		p9server.Export{Name: "x", Root: t.TempDir()}, p9server.Export{Name: "proc", Root: "/proc/self"})
+	sess := s.NewSession()
+	defer sess.Close()
+	r := &p9test.Raw{H: sess, Msize: 512 << 10}
+	_, err := r.Call(&p9.Tversion{Msize: uint32(r.Msize), Version: []byte(p9.Version)})
+	check(t, err)
+	check(t, r.Attach(0, "x", 0))
+	check(t, r.Attach(1, "proc", 0))
+	check(t, r.Walk(1, 2, "stat"))
+	check(t, r.Walk(0, 3))
+	check(t, r.Create(3, "f", p9.OpenRDWR, 0o600, 0))
+	big := make([]byte, 100<<10)
+	for name, c := range map[string]struct {
+		m    p9.Message
+		data []byte
+		want bool
+	}{
+		"attributes":           {&p9.Tgetattr{FID: 3}, nil, true},
+		"walk":                 {&p9.Twalk{FID: 0, NewFID: 9}, nil, true},
+		"a page":               {&p9.Tread{FID: 3, Count: 4096}, nil, true},
+		"much to read":         {&p9.Tread{FID: 3, Count: 256 << 10}, nil, false},
+		"a page to write":      {&p9.Twrite{FID: 3, Count: 4096}, big[:4096], true},
+		"much to write":        {&p9.Twrite{FID: 3, Count: uint32(len(big))}, big, false},
+		"to the disk":          {&p9.Tfsync{FID: 3}, nil, false},
+		"wait for another":     {&p9.Tflush{OldTag: 7}, nil, false},
+		"no disk's filesystem": {&p9.Tgetattr{FID: 2}, nil, false},
+		"its root":             {&p9.Twalk{FID: 1, NewFID: 9}, nil, false},
+		"no such fid":          {&p9.Tgetattr{FID: 77}, nil, false},
+	} {
+		frame := append(p9.Append(nil, 5, c.m), c.data...)
+		binary.LittleEndian.PutUint32(frame, uint32(len(frame)))
+		req := sess.Accept([][]byte{frame})
+		if got := req.Quick(); got != c.want {
+			t.Errorf("%s: Quick is %v", name, got)
+		}
+		req.Done()
+	}
+	for _, frame := range [][]byte{nil, {1, 2, 3}, {7, 0, 0, 0, 24, 5, 0}, {11, 0, 0, 0, 116, 5, 0, 3, 0, 0, 0}} {
+		req := sess.Accept([][]byte{frame})
+		_ = req.Quick() // must not look beyond what is there
+		req.Done()
+	}
+}
