@@ -39,12 +39,8 @@ func (a *app) eventsCommand() *cli.Command {
 	}
 }
 
-const (
-	// oomInterval is the least time between two prints of OOM kills: behind them is the guest's word.
-	oomInterval = time.Second
-	// oomGrace is for the last one, when the container has ended; it may be held back for oomInterval.
-	oomGrace = 2 * oomInterval
-)
+// oomGrace is for the last print of OOM kills, when the container has ended; it may be held back for runtime.OOMInterval.
+const oomGrace = 2 * runtime.OOMInterval
 
 func (a *app) events(ctx context.Context, c *runtime.Container, w io.Writer, interval time.Duration, once bool) error {
 	out := json.NewEncoder(w)
@@ -126,24 +122,13 @@ func lastKills(out *json.Encoder, id string, kills <-chan error) error {
 // routineOOM sends a nil when processes of the container have been killed because memory ran out, however many by then,
 // and at last why no more will be told.
 func routineOOM(ctx context.Context, c *runtime.Container, kills chan<- error) {
-	var seen uint64
-	var err error
-	var last time.Time
-	for err == nil {
-		if seen, err = c.AwaitOOM(ctx, seen); err == nil {
-			select {
-			case <-time.After(time.Until(last.Add(oomInterval))):
-			case <-ctx.Done():
-				return
-			}
-		}
+	send := func(err error) {
 		select {
 		case kills <- err:
 		case <-ctx.Done():
-			return
 		}
-		last = time.Now()
 	}
+	send(c.TellOOM(ctx, nil, func() { send(nil) }))
 }
 
 // event is one line, as runc prints it.

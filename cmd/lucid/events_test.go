@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lucid-containers/lucid/internal/runtime"
 )
 
 // runEvents runs a fake container and `events` for it, and kills the container after some time. It returns what was printed.
@@ -55,7 +57,7 @@ func TestEventsFlood(t *testing.T) {
 			n++
 		}
 	}
-	if most := 2 + int(took/oomInterval); n < 2 || n > most || !strings.HasPrefix(lines[len(lines)-1], `{"type":"oom"`) {
+	if most := 2 + int(took/runtime.OOMInterval); n < 2 || n > most || !strings.HasPrefix(lines[len(lines)-1], `{"type":"oom"`) {
 		t.Errorf("%d OOM kills in %v, want 2 to %d; at last %s", n, took, most, lines[len(lines)-1])
 	}
 }

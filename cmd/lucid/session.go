@@ -112,21 +112,16 @@ func (a *app) newSession(cmd *cli.Command, detach bool) (*session, error) {
 // (docs/flows/pods.md).
 func split(rt *runtime.Runtime, spec *specs.Spec, bundle, id string) (plan *oci.Plan, pod string, err error) {
 	role, name := oci.RoleOf(spec.Annotations, id)
-	switch role {
-	case oci.Sandbox:
-		plan, err = oci.SplitSandbox(spec)
-		return plan, "", err
-	case oci.Member:
-		known, err := rt.PodFor(name)
-		if err != nil {
-			return nil, "", err
-		}
-		plan, err = oci.SplitMember(spec, bundle, known)
-		return plan, name, err
-	default: // groups are the shim's: somebody has to end the VM after the last one
-		plan, err = oci.Split(spec, bundle)
+	if role != oci.Member { // groups are the shim's: somebody has to end the VM after the last one
+		plan, err = oci.SplitAs(role, spec, bundle, nil)
 		return plan, "", err
 	}
+	known, err := rt.PodFor(name)
+	if err != nil {
+		return nil, "", err
+	}
+	plan, err = oci.SplitAs(role, spec, bundle, known)
+	return plan, name, err
 }
 
 // checkTerminal has runc's words.

@@ -90,6 +90,18 @@ func NewPod(spec *specs.Spec) *Pod {
 	return p
 }
 
+// SplitAs is what a container of that role splits into: with a pod SplitMember, without one SplitSandbox or Split.
+func SplitAs(role Role, spec *specs.Spec, bundle string, pod *Pod) (*Plan, error) {
+	switch {
+	case role == Sandbox:
+		return SplitSandbox(spec)
+	case pod != nil:
+		return SplitMember(spec, bundle, pod)
+	default:
+		return Split(spec, bundle)
+	}
+}
+
 // sharesMemory says whether a bind mount is the pod's shared memory.
 func (p *Pod) sharesMemory(m specs.Mount) bool {
 	return p != nil && p.SharedMemory != "" && filepath.Clean(m.Source) == p.SharedMemory

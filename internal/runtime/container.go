@@ -320,6 +320,34 @@ func (c *Container) AwaitOOM(ctx context.Context, seen uint64) (uint64, error) {
 	}
 }
 
+// OOMInterval is the least time between two words of TellOOM: behind them is the guest's, and a guest may say so all the time.
+const OOMInterval = time.Second
+
+// TellOOM calls tell after OOM kills in the container, of which there may have been several by then, at most once in
+// OOMInterval. When over is closed, because the container's process has ended, what is held back is told at once and as the
+// last; over may be nil. An error says why there are no more words: as AwaitOOM's, or that ctx is done.
+func (c *Container) TellOOM(ctx context.Context, over <-chan struct{}, tell func()) error {
+	var seen uint64
+	var last time.Time
+	for ended := false; !ended; {
+		n, err := c.AwaitOOM(ctx, seen)
+		if err != nil {
+			return err
+		}
+		seen = n
+		select {
+		case <-over:
+			ended = true
+		case <-time.After(time.Until(last.Add(OOMInterval))):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		tell()
+		last = time.Now()
+	}
+	return nil
+}
+
 func exitStatus(ps *os.ProcessState) int {
 	ws := ps.Sys().(syscall.WaitStatus)
 	if ws.Signaled() {

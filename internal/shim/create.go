@@ -136,7 +136,7 @@ func loadSpec(r *task.CreateTaskRequest) (*specs.Spec, error) {
 
 // createConfig says what to create, in the VM that place is.
 func (s *service) createConfig(r *task.CreateTaskRequest, spec *specs.Spec, at *place) (*runtime.CreateConfig, error) {
-	plan, err := at.split(spec, r.Bundle)
+	plan, err := oci.SplitAs(at.role, spec, r.Bundle, at.spec)
 	if err != nil {
 		return nil, err
 	}

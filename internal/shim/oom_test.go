@@ -13,6 +13,7 @@ import (
 	task "github.com/containerd/containerd/api/runtime/task/v2"
 
 	"github.com/lucid-containers/lucid/internal/control"
+	"github.com/lucid-containers/lucid/internal/runtime"
 )
 
 // eat is the fake guest's: its OOM killer at work.
@@ -83,7 +84,7 @@ func TestOOMFlood(t *testing.T) {
 			n++
 		}
 	}
-	if most := 2 + int(took/oomInterval); n < 2 || n > most || !slices.Equal(topics[len(topics)-3:], []string{"/tasks/oom", "/tasks/exit", "/tasks/delete"}) {
+	if most := 2 + int(took/runtime.OOMInterval); n < 2 || n > most || !slices.Equal(topics[len(topics)-3:], []string{"/tasks/oom", "/tasks/exit", "/tasks/delete"}) {
 		t.Errorf("%v in %v, want 2 to %d OOM events", topics, took, most)
 	}
 }

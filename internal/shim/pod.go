@@ -42,17 +42,6 @@ type place struct {
 	spec *oci.Pod // with a pod
 }
 
-func (p *place) split(spec *specs.Spec, bundle string) (*oci.Plan, error) {
-	switch {
-	case p.role == oci.Sandbox:
-		return oci.SplitSandbox(spec)
-	case p.pod != "":
-		return oci.SplitMember(spec, bundle, p.spec)
-	default:
-		return oci.Split(spec, bundle)
-	}
-}
-
 // place finds the place of a container, and makes the VM of a group.
 func (s *service) place(ctx context.Context, r *task.CreateTaskRequest, spec *specs.Spec) (*place, error) {
 	role, name := oci.RoleOf(spec.Annotations, r.ID)
