@@ -63,6 +63,10 @@ func dockerSizes(t *testing.T, d *docker) {
 	if _, err := fmt.Sscanf(lines[5], "MemTotal: %d kB", &total); err != nil || total < 300<<10 {
 		t.Errorf("%s for a limit of 300 MiB: the VM must have more", lines[5])
 	}
+	// docker compares --cpus with what the host has.
+	r = d.run(t, nil, oneOff("--cpu-quota", "200000", dockerImage, "sh", "-c", "nproc; taskset -c 1 echo second")...)
+	r.wantCode(t, 0)
+	r.wantStdout(t, "2\nsecond\n")
 }
 
 // dockerRestart: docker starts a container again that failed, and one that was always to run.

@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,11 @@ type docker struct {
 	log    string
 	// cgroups is its driver: cgroupfs or systemd.
 	cgroups string
+	// flags are lucid's, for all containers.
+	flags []string
+	// templates is the store that flags name; containers that start have to begin from one in it. Empty: they boot.
+	templates string
+	begun     int // containers that were seen to do that
 
 	containerd string // its socket
 	cmd        *exec.Cmd
@@ -39,8 +45,8 @@ type docker struct {
 
 // newDocker starts it with the Debian image in it, without what these tests do not use: docker hashes each byte, minutes
 // in the lab.
-func newDocker(t *testing.T, cgroups string) *docker {
-	d := emptyDocker(t, cgroups)
+func newDocker(t *testing.T, cgroups string, flags ...string) *docker {
+	d := emptyDocker(t, cgroups, flags...)
 	var args []string
 	for _, p := range []string{"usr/share", "usr/lib/git-core", "usr/lib/python3*", "usr/lib/x86_64-linux-gnu/perl*", "usr/lib/x86_64-linux-gnu/gconv", "usr/bin/git*", "var/lib", "var/cache"} {
 		args = append(args, "--exclude=./"+p)
@@ -50,9 +56,9 @@ func newDocker(t *testing.T, cgroups string) *docker {
 }
 
 // emptyDocker starts it.
-func emptyDocker(t *testing.T, cgroups string) *docker {
+func emptyDocker(t *testing.T, cgroups string, flags ...string) *docker {
 	t.Helper()
-	d := &docker{client: "/usr/bin/docker", dir: filepath.Join(world.dir, "docker"), cgroups: cgroups}
+	d := &docker{client: "/usr/bin/docker", dir: filepath.Join(world.dir, "docker"), cgroups: cgroups, flags: flags}
 	for _, name := range []string{d.client, "/usr/sbin/dockerd", "/usr/bin/containerd-shim-runc-v2"} {
 		if _, err := os.Stat(name); err != nil {
 			t.Fatalf("%v: apt-get install docker.io containerd runc", err)
@@ -68,6 +74,11 @@ func emptyDocker(t *testing.T, cgroups string) *docker {
 	t.Cleanup(func() { d.stop(t) }) // before containerd
 	must(t, os.Mkdir(filepath.Join(d.dir, "bin"), 0o755))
 	must(t, os.Symlink(world.lucid, filepath.Join(d.dir, "bin", "runc")))
+	config, err := json.Marshal(map[string]any{
+		"default-runtime": "lucid", "runtimes": map[string]any{"lucid": map[string]any{"path": world.lucid, "runtimeArgs": d.flags}},
+	})
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(d.dir, "daemon.json"), config, 0o644))
 	d.up(t)
 	return d
 }
@@ -79,11 +90,10 @@ func (d *docker) up(t *testing.T) {
 	log, err := os.OpenFile(d.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	must(t, err)
 	defer log.Close()
-	d.cmd = exec.Command("/usr/sbin/dockerd",
+	d.cmd = exec.Command("/usr/sbin/dockerd", "--config-file", filepath.Join(d.dir, "daemon.json"),
 		"--data-root", filepath.Join(d.dir, "data"), "--exec-root", filepath.Join(d.dir, "exec"), "--pidfile", filepath.Join(d.dir, "pid"),
 		"--containerd", d.containerd, "-H", "unix://"+d.socket, "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
-		"--live-restore", "--exec-opt", "native.cgroupdriver="+d.cgroups, "--storage-driver", "overlay2",
-		"--add-runtime", "lucid="+world.lucid, "--default-runtime", "lucid")
+		"--live-restore", "--exec-opt", "native.cgroupdriver="+d.cgroups, "--storage-driver", "overlay2")
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	// Debian's containerd and shim before anybody else's. BuildKit runs no --default-runtime but "runc".
 	d.cmd.Env = append(os.Environ(), "PATH="+filepath.Join(d.dir, "bin")+":/usr/sbin:/usr/bin:/sbin:/bin")
@@ -171,33 +181,51 @@ func (d *docker) start(t *testing.T, args ...string) string {
 	t.Helper()
 	id := d.must(t, append([]string{"run", "-d", "--network", "none"}, args...)...)
 	t.Cleanup(func() { d.run(t, nil, "rm", "-f", id) })
+	// A container that ends at once has no pid any more.
+	if pid := d.must(t, "inspect", "-f", "{{.State.Pid}} {{.HostConfig.Runtime}}", id); strings.HasSuffix(pid, " lucid") {
+		if wantBegun(t, strings.TrimSuffix(pid, " lucid"), d.templates) {
+			d.begun++
+		}
+	}
 	return id
 }
+
 
 // oneOff are the arguments of a container that is gone after its run.
 func oneOff(args ...string) []string {
 	return append([]string{"run", "--rm", "--network", "none"}, args...)
 }
 
+// dockerCases are dialogues that hold for each docker.
+var dockerCases = []dockerCase{
+	{"Run", dockerRun},
+	{"Options", dockerOptions},
+	{"Volumes", dockerVolumes},
+	{"Detached", dockerDetached},
+	{"Exec", dockerExec},
+	{"ExecTerminal", dockerExecTerminal},
+	{"Terminal", dockerTerminal},
+	{"Pause", dockerPause},
+	{"FilesAndStats", dockerFilesAndStats},
+	{"Memory", dockerMemory},
+	{"Build", dockerBuild},
+}
+
+type dockerCase struct {
+	name string
+	test func(*testing.T, *docker)
+}
+
 func TestDocker(t *testing.T) {
-	d := newDocker(t, "cgroupfs")
-	for _, c := range []struct {
-		name string
-		test func(*testing.T, *docker)
-	}{
-		{"Run", dockerRun},
-		{"Options", dockerOptions},
-		{"Volumes", dockerVolumes},
-		{"Detached", dockerDetached},
-		{"Exec", dockerExec},
-		{"ExecTerminal", dockerExecTerminal},
-		{"Terminal", dockerTerminal},
-		{"Pause", dockerPause},
-		{"FilesAndStats", dockerFilesAndStats},
-		{"Build", dockerBuild},
-	} {
+	newDocker(t, "cgroupfs").cases(t, dockerCases...)
+}
+
+// cases runs dialogues, after which nothing may be left.
+func (d *docker) cases(t *testing.T, cases ...dockerCase) {
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) { c.test(t, d) })
 	}
+	t.Logf("%d containers begin from a template", d.begun)
 	t.Run("NothingLeft", func(t *testing.T) {
 		if ids := d.must(t, "ps", "-aq"); ids != "" {
 			t.Errorf("containers are left: %s", ids)
@@ -438,6 +466,23 @@ func dockerFilesAndStats(t *testing.T, d *docker) {
 	if s := d.must(t, "stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDs}}", id); !strings.Contains(s, "MiB / ") || strings.HasPrefix(s, "0B") {
 		t.Errorf("docker stats: %q", s)
 	}
+}
+
+// dockerMemory: the limit of a container that runs is changed; whoever goes beyond it is killed, the container with its first process.
+func dockerMemory(t *testing.T, d *docker) {
+	const grow = "exec tail /dev/zero"
+	id := d.start(t, "--memory", "200m", "--memory-swap", "200m", dockerImage, "sleep", "1000")
+	for _, c := range []struct{ limit, want string }{{"60m", "62914560"}, {"150m", "157286400"}} {
+		d.must(t, "update", "--memory", c.limit, "--memory-swap", c.limit, id)
+		if got := d.must(t, "exec", id, "cat", "/sys/fs/cgroup/memory.max"); got != c.want {
+			t.Errorf("memory.max after docker update to %s: %s", c.limit, got)
+		}
+	}
+	d.run(t, nil, "exec", id, "sh", "-c", grow).wantCode(t, 137)
+	if got := d.must(t, "exec", id, "echo", "still here"); got != "still here" {
+		t.Errorf("after the kill of an exec: %q", got)
+	}
+	d.run(t, nil, oneOff("--memory", "60m", dockerImage, "sh", "-c", grow)...).wantCode(t, 137)
 }
 
 func dockerBuild(t *testing.T, d *docker) {

@@ -17,6 +17,8 @@ import (
 // podman is Debian 12's podman 4.3 with its conmon, and storage of the test's own.
 type podman struct {
 	flags []string
+	// templates is the store from which containers have to begin; empty: they boot.
+	templates string
 }
 
 func newPodman(t *testing.T, cgroups string) *podman {
@@ -58,7 +60,10 @@ func (p *podman) must(t *testing.T, args ...string) string {
 
 // TestPodman: podman's commands on a root file system, without an image.
 func TestPodman(t *testing.T) {
-	p := newPodman(t, "cgroupfs")
+	testPodman(t, newPodman(t, "cgroupfs"))
+}
+
+func testPodman(t *testing.T, p *podman) {
 	rootfs := func(t *testing.T) string { return newBundle(t).root }
 	t.Run("Run", func(t *testing.T) {
 		r := p.run(t, strings.NewReader("in\n"), "run", "-i", "--rm", "--network", "none", "--log-driver", "none", "--env", "A=1", "--user", "7", "--workdir", "/usr",
@@ -76,8 +81,12 @@ func TestPodman(t *testing.T) {
 		root := rootfs(t)
 		id := p.must(t, "run", "-d", "--network", "none", "--hostname", "box", "--pids-limit", "50", "--rootfs", root, "sh", "-c", "trap 'exit 9' TERM; echo started; sleep 1000 & wait")
 		t.Cleanup(func() { p.run(t, nil, "rm", "-f", "-t", "0", id) })
-		if s := p.must(t, "inspect", "-f", "{{.State.Status}} {{.OCIRuntime}}", id); !strings.HasPrefix(s, "running ") {
-			t.Errorf("inspect: %q", s)
+		state := strings.Fields(p.must(t, "inspect", "-f", "{{.State.Status}} {{.State.Pid}}", id))
+		if len(state) != 2 || state[0] != "running" {
+			t.Fatalf("inspect: %q", state)
+		}
+		if clone := wantBegun(t, state[1], p.templates); clone != (p.templates != "") {
+			t.Error("it was not seen to begin from a template")
 		}
 		r := p.run(t, strings.NewReader("x\n"), "exec", "-i", id, "sh", "-c", "cat; uname -n; cat /sys/fs/cgroup/pids.max; exit 5")
 		r.wantCode(t, 5)
@@ -111,9 +120,13 @@ func TestPodman(t *testing.T) {
 		out := inTerminal(t, fmt.Sprintf("stty rows 33 cols 101; %s; echo code $?", line))
 		wantContains(t, out, "33 101\r\n", "terminal\r\n", "code 6\r\n")
 	})
+	t.Run("OOM", func(t *testing.T) {
+		p.run(t, nil, "run", "--rm", "--network", "none", "--memory", "60m", "--rootfs", rootfs(t), "tail", "/dev/zero").wantCode(t, 137)
+	})
 	t.Run("NothingLeft", func(t *testing.T) {
 		if ids := p.must(t, "ps", "-aq"); ids != "" {
 			t.Errorf("containers are left: %s", ids)
 		}
+		wantNoSandbox(t)
 	})
 }

@@ -118,6 +118,7 @@ func (k *kubelet) runPod(name string, pid cri.NamespaceMode) {
 		_, _ = k.StopPodSandbox(context.Background(), &cri.StopPodSandboxRequest{PodSandboxId: r.PodSandboxId})
 		_, _ = k.RemovePodSandbox(context.Background(), &cri.RemovePodSandboxRequest{PodSandboxId: r.PodSandboxId})
 	})
+	k.d.wantBegun(k.t)
 }
 
 // container makes and starts one with a shell that runs script.

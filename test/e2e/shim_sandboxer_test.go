@@ -31,7 +31,11 @@ const cri2Config = `[plugins."io.containerd.cri.v1.images".pinned_images]
 `
 
 func newCRI2(t *testing.T, name string) *containerd {
-	return newContainerd(t, &containerd{name: name, bin: filepath.Join(world.bin, "containerd-v2"), cri: cri2Config, format: 3}, "make containerd-v2")
+	return newContainerd(t, cri2(name), "make containerd-v2")
+}
+
+func cri2(name string) *containerd {
+	return &containerd{name: name, bin: filepath.Join(world.bin, "containerd-v2"), cri: cri2Config, format: 3}
 }
 
 // TestShimCRI2 is TestShimCRI with containerd 2.

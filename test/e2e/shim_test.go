@@ -31,6 +31,10 @@ type containerd struct {
 	bin    string // directory of containerd and ctr
 	cri    string // configuration of the CRI plugin; empty: without it
 	format int    // of the configuration; 0: 2, which all know
+	env    []string
+	// templates is the store from which the VMs have to begin; empty: nobody looks.
+	templates string
+	begun     int // VMs that were seen to do that
 	dir    string
 	log    string
 	events string
@@ -117,6 +121,7 @@ func (d *containerd) start(t *testing.T) {
 	d.cmd = exec.Command(filepath.Join(d.bin, "containerd"), "-c", filepath.Join(d.dir, "config.toml"), "-l", "debug")
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.Env = append(os.Environ(), "PATH="+world.bin+":/usr/sbin:/usr/bin:/sbin:/bin")
+	d.cmd.Env = append(d.cmd.Env, d.env...)
 	must(t, d.cmd.Start())
 	exited := make(chan struct{})
 	cmd := d.cmd
@@ -191,6 +196,20 @@ func (d *containerd) background(t *testing.T, id string, options []string, args 
 		d.ctr(t, nil, "task", "rm", "-f", id)
 		d.ctr(t, nil, "container", "rm", id)
 	})
+	d.wantBegun(t)
+}
+
+// wantBegun looks at all VMs: in the lab they are this daemon's.
+func (d *containerd) wantBegun(t *testing.T) {
+	t.Helper()
+	if d.templates == "" {
+		return
+	}
+	for _, pid := range virtualMachinePids(t) {
+		if wantBegun(t, pid, d.templates) {
+			d.begun++
+		}
+	}
 }
 
 // status is the pid and the status of a task, or empty.
