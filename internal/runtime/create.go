@@ -104,6 +104,7 @@ func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (_ *Container, e
 	launch, err := r.launch(ctx, c, cfg)
 	if cfg.template != "" && templateRefused(err) {
 		r.log.Warn("booting: " + err.Error())
+		r.doubt(cfg.template)
 		c.leaveScope() // the next one needs its name
 		cfg.template = ""
 		launch, err = r.launch(ctx, c, cfg)

@@ -8,6 +8,9 @@ package runtime
 //	            auto ── as NAME; missing or refused: this process makes it,
 //	                    unless another one is at it ───────▶ boot
 //
+// After a KindTemplate the template's hashes are compared: if it is spoilt, the next one
+// finds it refused.
+//
 // A restore costs no process more than a boot: the sandbox process gets a
 // directory with its configuration. Making one is a sandbox process of its own.
 
@@ -244,6 +247,18 @@ func lastLine(f *os.File, other string) string {
 		return other
 	}
 	return strings.TrimPrefix(text[strings.LastIndexByte(text, '\n')+1:], "lucid: ")
+}
+
+// doubt compares the hashes of a template that a sandbox process could not begin from. A spoilt one is refused from then on,
+// and so made anew if it made itself. What else stands in the way a new one would meet, too.
+func (r *Runtime) doubt(dir string) {
+	store, err := template.New(filepath.Dir(dir))
+	if err == nil {
+		err = store.Verify(filepath.Base(dir))
+	}
+	if err != nil {
+		r.log.Warn("the template is spoilt: " + err.Error())
+	}
 }
 
 // templateRefused says whether a sandbox process could not begin from its

@@ -196,11 +196,27 @@ func TestTemplateRefused(t *testing.T) {
 }
 
 // TestTemplateRestoreFails: the sandbox process that could not restore is
-// followed by one that boots.
+// followed by one that boots. If the template is spoilt, in a way that its
+// identity does not show, it is made anew the next time.
 func TestTemplateRestoreFails(t *testing.T) {
 	w := newTemplates(t, fakeNoRestore)
 	w.want("auto", "make restore boot")
 	w.want("auto", "restore boot")
+
+	found, err := filepath.Glob(filepath.Join(w.dir(), "auto-*", vmstate.StateFile))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%v, %v", found, err)
+	}
+	info, err := os.Stat(found[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(found[0], 0o600), os.WriteFile(found[0], []byte("SAVED"), 0), os.Chmod(found[0], 0o400),
+		os.Chtimes(found[0], info.ModTime(), info.ModTime())); err != nil {
+		t.Fatal(err)
+	}
+	w.want("auto", "restore boot")
+	w.want("auto", "make restore boot")
 }
 
 func TestTemplateCannotBeMade(t *testing.T) {

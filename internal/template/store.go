@@ -182,7 +182,8 @@ func (s *Store) Use(name string, key *Key) (string, error) {
 	return s.Dir(name), s.verify(m)
 }
 
-// Verify compares the hashes of a template's files with what was written down.
+// Verify compares the hashes of a template's files with what was written down. If they differ, Use refuses the template from
+// then on, whatever it has found before.
 func (s *Store) Verify(name string) error {
 	m, err := s.load(name)
 	if err != nil {
@@ -199,8 +200,14 @@ func (s *Store) verify(m *Meta) error {
 		}
 		return err
 	})
-	if err == nil {
+	var refused *Error
+	switch {
+	case err == nil:
 		s.markVerified(s.Dir(m.Name))
+	case errors.As(err, &refused):
+		if e := os.Remove(filepath.Join(s.Dir(m.Name), verifiedFile)); e != nil && !errors.Is(e, os.ErrNotExist) {
+			return errors.Join(err, e)
+		}
 	}
 	return err
 }

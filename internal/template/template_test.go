@@ -358,6 +358,14 @@ func TestVerifiedOncePerBoot(t *testing.T) {
 	if err := s.Verify("box"); err == nil || !strings.Contains(err.Error(), "other contents") {
 		t.Errorf("Verify: %v", err)
 	}
+	if _, err := s.Use("box", k); err == nil || !strings.Contains(err.Error(), "other contents") {
+		t.Errorf("in the same boot, after Verify has found it: %v", err)
+	}
+	poke("m")
+	if _, err := s.Use("box", k); err != nil {
+		t.Errorf("put right: %v", err)
+	}
+	poke("X")
 	s.bootID = filepath.Join(t.TempDir(), "boot_id")
 	if err := os.WriteFile(s.bootID, []byte("the next\n"), 0o600); err != nil {
 		t.Fatal(err)

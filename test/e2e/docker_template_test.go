@@ -19,7 +19,7 @@ func TestDockerTemplate(t *testing.T) {
 	d.templates = s.dir
 	d.run(t, nil, oneOff(dockerImage, "true")...).wantCode(t, 0) // makes it
 	after := s.wantUntouched()
-	cases := append([]dockerCase{{"Clones", dockerClones}, {"Sizes", dockerSizes}, {"Restart", dockerRestart}, {"LiveRestore", dockerLiveRestore}}, dockerCases...)
+	cases := append([]dockerCase{{"Clones", dockerClones}, {"Sizes", dockerSizes}, {"Security", dockerSecurity}, {"Restart", dockerRestart}, {"LiveRestore", dockerLiveRestore}}, dockerCases...)
 	d.cases(t, cases...)
 	after()
 	if d.begun < len(cases)/2 {

@@ -10,8 +10,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The commands for templates, and containers that start from one, as a user sees them. What the sandbox process saves
@@ -53,16 +56,36 @@ func (s *store) run(template string, args ...string) result {
 	return lucid(s.t, nil, s.args("--template", template, "run", "--bundle", b.dir, b.id)...)
 }
 
-// wantEcho fails unless a container does its work and its command says no more than warning.
-func (s *store) wantEcho(template, warning string) {
+// Where a VM begins.
+const (
+	boot  = "boot"
+	clone = "clone"
+)
+
+// begin runs a container, whose command line of the kernel says where its VM began. Its command says no more than the
+// warnings, a line each.
+func (s *store) begin(template string, warnings ...string) (where string) {
 	s.t.Helper()
-	r := s.run(template, "echo", "hello")
+	r := s.run(template, "cat", "/proc/cmdline")
 	r.wantCode(s.t, 0)
-	r.wantStdout(s.t, "hello\n")
-	if warning == "" && r.stderr != "" || warning != "" && (!strings.Contains(r.stderr, warning) || strings.Count(r.stderr, "\n") != 1) {
-		s.t.Errorf("stderr %q, want one line with %q", r.stderr, warning)
+	wantContains(s.t, r.stderr, warnings...)
+	if strings.Count(r.stderr, "\n") != len(warnings) || !strings.HasSuffix(r.stdout, "\n") {
+		s.t.Errorf("stdout %q, stderr %q, want %q", r.stdout, r.stderr, warnings)
 	}
-	s.t.Logf("--template %s: %v", template, r.took.Round(time.Millisecond))
+	where = boot
+	if strings.Contains(r.stdout, " maxcpus=") {
+		where = clone
+	}
+	s.t.Logf("--template %s: %s, %v", template, where, r.took.Round(time.Millisecond))
+	return where
+}
+
+// wantFrom fails unless a container's VM begins there, and its command says no more than the warnings.
+func (s *store) wantFrom(where, template string, warnings ...string) {
+	s.t.Helper()
+	if got := s.begin(template, warnings...); got != where {
+		s.t.Errorf("--template %s: %s, want %s", template, got, where)
+	}
 }
 
 // show is what a template is, all but the room that it takes: on a tmpfs a page of a hole that a clone reads takes some.
@@ -84,12 +107,12 @@ func (s *store) names() string {
 	return strings.Join(all, " ")
 }
 
-// TestTemplateUse: auto makes a template once and uses it; a spoilt one is made anew, or is a boot if it is the user's.
+// TestTemplateUse: auto makes a template once and uses it; a truncated one is made anew, or is a boot if it is the user's.
 func TestTemplateUse(t *testing.T) {
 	s := newStore(t)
-	s.wantEcho("off", "")
-	s.wantEcho("auto", "")
-	s.wantEcho("auto", "")
+	s.wantFrom(boot, "off")
+	s.wantFrom(clone, "auto")
+	s.wantFrom(clone, "auto")
 	name := strings.TrimSpace(s.do("template", "list", "-q"))
 	if got := s.do("template", "create"); got != name+"\n" {
 		t.Errorf("create prints %q, want %q", got, name)
@@ -97,7 +120,7 @@ func TestTemplateUse(t *testing.T) {
 	if got := s.do("template", "create", "box"); got != "box\n" {
 		t.Errorf("create box prints %q", got)
 	}
-	s.wantEcho("box", "")
+	s.wantFrom(clone, "box")
 	wantContains(t, s.do("template", "show", "box"), `"VCPUs": 1`, `"Transport": "vsock"`)
 	if got := s.do("template", "verify"); got != name+": ok\nbox: ok\n" {
 		t.Errorf("verify prints %q", got)
@@ -108,19 +131,83 @@ func TestTemplateUse(t *testing.T) {
 	}
 	const why = "/memory: has 1048576 bytes, not 134217728"
 	wantContains(t, s.do("template", "list"), name+why, "box"+why)
-	s.wantEcho("box", "booting: the template is of no use: "+s.dir+"/box"+why)
-	s.wantEcho("auto", "making the template anew: "+s.dir+"/"+name+why)
-	s.wantEcho("auto", "")
+	s.wantFrom(boot, "box", "booting: the template is of no use: "+s.dir+"/box"+why)
+	before := s.show(name)
+	s.wantFrom(clone, "auto", "making the template anew: "+s.dir+"/"+name+why)
+	after := s.show(name)
+	if after == before {
+		t.Error("it has not been made anew")
+	}
+	s.wantFrom(clone, "auto")
 	if got := s.do("template", "prune"); got != "box\n" {
 		t.Errorf("prune prints %q", got)
 	}
 
-	// As after a boot of the host: nothing is cached, and nobody has compared the hashes yet.
-	must(t, os.Remove(filepath.Join(s.dir, name, "verified")))
-	must(t, os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0))
-	s.wantEcho("auto", "")
+	// As after a boot of the host: nothing is cached, and it was another boot in which somebody has compared the hashes.
+	s.newBoot(name)
+	s.wantFrom(clone, "auto")
+	if s.show(name) != after {
+		t.Error("after a boot it has been made anew")
+	}
+	if seen, err := os.ReadFile(filepath.Join(s.dir, name, "verified")); err != nil || string(seen) == otherBoot {
+		t.Errorf("after a boot nobody has compared the hashes: %q, %v", seen, err)
+	}
 	s.do("template", "remove", name)
 	if got := s.names(); got != "" {
+		t.Errorf("the store has %s", got)
+	}
+}
+
+const otherBoot = "00000000-0000-4000-8000-000000000000\n"
+
+// newBoot makes of the host one that has booted since.
+func (s *store) newBoot(name string) {
+	s.t.Helper()
+	must(s.t, os.WriteFile(filepath.Join(s.dir, name, "verified"), []byte(otherBoot), 0o600))
+	must(s.t, os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0))
+}
+
+// TestTemplateSpoilt: contents that have changed in a way that inode, size and time do not show are found after a boot of the
+// host, by who restores, and by `template verify`; auto makes a template anew then, once.
+func TestTemplateSpoilt(t *testing.T) {
+	s := newStore(t)
+	s.do("template", "create")
+	name := strings.TrimSpace(s.do("template", "list", "-q"))
+	spoil := func(file string) (why string) {
+		path := filepath.Join(s.dir, name, file)
+		info, err := os.Stat(path)
+		must(t, err)
+		at := int64(1000)
+		if file == "memory" { // where there is something
+			f, err := os.Open(path)
+			must(t, err)
+			at, err = unix.Seek(int(f.Fd()), 1<<20, unix.SEEK_DATA)
+			must(t, err)
+			must(t, f.Close())
+		}
+		must(t, flip(path, at))
+		must(t, os.Chtimes(path, info.ModTime(), info.ModTime()))
+		return path + ": has other contents than when it was made"
+	}
+	anew := "making the template anew: "
+
+	why := spoil("memory")
+	s.newBoot(name)
+	s.wantFrom(clone, "auto", anew+why)
+	s.wantFrom(clone, "auto")
+
+	why = spoil("state")
+	s.wantFrom(boot, "auto", "booting: template cannot be used: ", "the template is spoilt: "+why)
+	s.wantFrom(clone, "auto", anew+why)
+	s.wantFrom(clone, "auto")
+
+	why = spoil("memory")
+	r := lucid(t, nil, s.args("template", "verify")...)
+	r.wantCode(t, 1)
+	wantContains(t, r.stderr, why)
+	s.wantFrom(clone, "auto", anew+why)
+	s.wantFrom(clone, "auto")
+	if got := s.names(); got != name {
 		t.Errorf("the store has %s", got)
 	}
 }
@@ -129,8 +216,8 @@ func TestTemplateUse(t *testing.T) {
 func TestRealTemplate(t *testing.T) {
 	s := newStore(t)
 	s.do("template", "create", "box")
-	s.wantEcho("box", "")
-	s.wantEcho("box", "")
+	s.wantFrom(clone, "box")
+	s.wantFrom(clone, "box")
 	// And with more than it was saved with.
 	b := ofSize(t, 2, "256m", "sh", "-c", "nproc; grep MemTotal /proc/meminfo; taskset -c 1 echo second")
 	r := lucid(t, nil, s.args("--template", "box", "run", "--bundle", b.dir, b.id)...)
@@ -159,14 +246,22 @@ func TestTemplateMakers(t *testing.T) {
 		}
 	}
 	var both sync.WaitGroup
+	var clones atomic.Int32
 	for range 2 {
-		both.Go(func() { s.wantEcho("auto", "") })
+		both.Go(func() {
+			if s.begin("auto") == clone {
+				clones.Add(1)
+			}
+		})
 	}
 	both.Wait()
+	if n := clones.Load(); n < 1 { // the other one boots, or comes when it is made
+		t.Error("nobody has made a template")
+	}
 	if got := strings.Fields(s.names()); len(got) != 1 || got[0] != strings.TrimSpace(s.do("template", "list", "-q")) {
 		t.Errorf("the store has %v", got)
 	}
-	s.wantEcho("auto", "")
+	s.wantFrom(clone, "auto")
 }
 
 // TestTemplateClones: clones are different machines, with the right time, and none writes into its template.
