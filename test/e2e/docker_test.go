@@ -190,7 +190,6 @@ func (d *docker) start(t *testing.T, args ...string) string {
 	return id
 }
 
-
 // oneOff are the arguments of a container that is gone after its run.
 func oneOff(args ...string) []string {
 	return append([]string{"run", "--rm", "--network", "none"}, args...)

@@ -35,12 +35,12 @@ type containerd struct {
 	// templates is the store from which the VMs have to begin; empty: nobody looks.
 	templates string
 	begun     int // VMs that were seen to do that
-	dir    string
-	log    string
-	events string
-	cmd    *exec.Cmd
-	exited chan struct{}
-	stop   []func()
+	dir       string
+	log       string
+	events    string
+	cmd       *exec.Cmd
+	exited    chan struct{}
+	stop      []func()
 }
 
 // TestShimContainerd16 uses Debian's containerd, which hears the plain dialect.
