@@ -125,13 +125,19 @@ func (t *fidTable) get(n uint32) (*fid, error) {
 	return f, nil
 }
 
-// local says whether fid number n stands for a file on one of this host's own
-// filesystems.
-func (t *fidTable) local(n uint32) bool {
+// quick says whether fid number n stands for a file on one of this host's own
+// filesystems and, if it is to be changed, one whose change copies nothing.
+func (t *fidTable) quick(n uint32, change bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.m[n]
-	return f != nil && (f.node == nil || f.node.Local())
+	switch {
+	case f == nil || f.xattr != nil: // a Tclunk may set the attribute
+		return false
+	case f.node == nil:
+		return true
+	}
+	return f.node.Local() && !(change && f.node.CopiesUp())
 }
 
 // insert gives number n to f, whose one reference the table takes over. It

@@ -12,7 +12,8 @@ import (
 // TestQuick: what a vCPU may wait for, and what not.
 func TestQuick(t *testing.T) {
 	s := newServer(t, p9server.Limits{},
-		p9server.Export{Name: "x", Root: t.TempDir()}, p9server.Export{Name: "proc", Root: "/proc/self"})
+		p9server.Export{Name: "x", Root: t.TempDir()}, p9server.Export{Name: "proc", Root: "/proc/self"},
+		p9server.Export{Name: "overlay", Root: overlay(t)})
 	sess := s.NewSession()
 	defer sess.Close()
 	r := &p9test.Raw{H: sess, Msize: 512 << 10}
@@ -20,6 +21,7 @@ func TestQuick(t *testing.T) {
 	check(t, err)
 	check(t, r.Attach(0, "x", 0))
 	check(t, r.Attach(1, "proc", 0))
+	check(t, r.Attach(4, "overlay", 0))
 	check(t, r.Walk(1, 2, "stat"))
 	check(t, r.Walk(0, 3))
 	check(t, r.Create(3, "f", p9.OpenRDWR, 0o600, 0))
@@ -29,17 +31,23 @@ func TestQuick(t *testing.T) {
 		data []byte
 		want bool
 	}{
-		"attributes":           {&p9.Tgetattr{FID: 3}, nil, true},
-		"walk":                 {&p9.Twalk{FID: 0, NewFID: 9}, nil, true},
-		"a page":               {&p9.Tread{FID: 3, Count: 4096}, nil, true},
-		"much to read":         {&p9.Tread{FID: 3, Count: 256 << 10}, nil, false},
-		"a page to write":      {&p9.Twrite{FID: 3, Count: 4096}, big[:4096], true},
-		"much to write":        {&p9.Twrite{FID: 3, Count: uint32(len(big))}, big, false},
-		"to the disk":          {&p9.Tfsync{FID: 3}, nil, false},
-		"wait for another":     {&p9.Tflush{OldTag: 7}, nil, false},
-		"no disk's filesystem": {&p9.Tgetattr{FID: 2}, nil, false},
-		"its root":             {&p9.Twalk{FID: 1, NewFID: 9}, nil, false},
-		"no such fid":          {&p9.Tgetattr{FID: 77}, nil, false},
+		"attributes":             {&p9.Tgetattr{FID: 3}, nil, true},
+		"walk":                   {&p9.Twalk{FID: 0, NewFID: 9}, nil, true},
+		"a page":                 {&p9.Tread{FID: 3, Count: 4096}, nil, true},
+		"much to read":           {&p9.Tread{FID: 3, Count: 256 << 10}, nil, false},
+		"a page to write":        {&p9.Twrite{FID: 3, Count: 4096}, big[:4096], true},
+		"much to write":          {&p9.Twrite{FID: 3, Count: uint32(len(big))}, big, false},
+		"open":                   {&p9.Tlopen{FID: 0}, nil, true},
+		"open to write":          {&p9.Tlopen{FID: 0, Flags: p9.OpenRDWR}, nil, true},
+		"change":                 {&p9.Tsetattr{FID: 3}, nil, true},
+		"open, overlay":          {&p9.Tlopen{FID: 4}, nil, true},
+		"open to write, overlay": {&p9.Tlopen{FID: 4, Flags: p9.OpenRDWR}, nil, false},
+		"change, overlay":        {&p9.Tsetattr{FID: 4}, nil, false},
+		"to the disk":            {&p9.Tfsync{FID: 3}, nil, false},
+		"wait for another":       {&p9.Tflush{OldTag: 7}, nil, false},
+		"no disk's filesystem":   {&p9.Tgetattr{FID: 2}, nil, false},
+		"its root":               {&p9.Twalk{FID: 1, NewFID: 9}, nil, false},
+		"no such fid":            {&p9.Tgetattr{FID: 77}, nil, false},
 	} {
 		frame := append(p9.Append(nil, 5, c.m), c.data...)
 		binary.LittleEndian.PutUint32(frame, uint32(len(frame)))

@@ -101,19 +101,31 @@ const maxQuick = 64 << 10
 // disks of this host can hold it up. A transport may then have whoever brought
 // the request wait for it.
 func (r *Request) Quick() bool {
-	switch t := r.hdr.Type; {
-	case r.silent || r.fail != nil || t == p9.TypeTversion || t == p9.TypeTattach:
+	if r.silent || r.fail != nil {
+		return true // there is nothing to be done
+	}
+	change := false
+	switch r.hdr.Type {
+	case p9.TypeTversion, p9.TypeTattach:
 		return true
-	case t == p9.TypeTfsync || t == p9.TypeTflush || r.hdr.Size > maxQuick || len(r.body) < 4:
+	case p9.TypeTfsync, p9.TypeTflush:
 		return false
-	case t == p9.TypeTread || t == p9.TypeTreaddir:
+	case p9.TypeTread, p9.TypeTreaddir:
 		var m p9.Tread // a Treaddir is the same
 		if m.Decode(r.body) != nil || m.Count > maxQuick {
 			return false
 		}
+	case p9.TypeTlopen:
+		var m p9.Tlopen
+		if m.Decode(r.body) != nil {
+			return false
+		}
+		change = m.Flags&p9.OpenAccMode != p9.OpenRDONLY
+	case p9.TypeTsetattr, p9.TypeTlink, p9.TypeTrename, p9.TypeTrenameat, p9.TypeTxattrcreate:
+		change = true
 	}
-	// All others begin with a fid.
-	return r.s.fids.local(binary.LittleEndian.Uint32(r.body))
+	// All these begin with a fid.
+	return r.hdr.Size <= maxQuick && len(r.body) >= 4 && r.s.fids.quick(binary.LittleEndian.Uint32(r.body), change)
 }
 
 // Serve does what the request asks for and writes the reply into bufs. It

@@ -80,13 +80,7 @@ func TestWalkRemoved(t *testing.T) {
 	check(t, os.Mkdir(filepath.Join(dir, "d"), 0o755))
 	testWalkRemoved(t, r, filepath.Join(dir, "d"))
 
-	layers := t.TempDir()
-	for _, d := range []string{"lower/low", "lower/both", "upper/both", "upper/up", "work", "all"} {
-		check(t, os.MkdirAll(filepath.Join(layers, d), 0o755))
-	}
-	dir = filepath.Join(layers, "all")
-	check(t, unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+layers+"/lower,upperdir="+layers+"/upper,workdir="+layers+"/work"))
-	t.Cleanup(func() { check(t, unix.Unmount(dir, 0)) })
+	dir = overlay(t)
 	r = newRaw(t, newServer(t, p9server.Limits{}, p9server.Export{Name: "x", Root: dir}))
 	for _, d := range []string{"low", "both", "up", "called so (deleted)"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil && !os.IsExist(err) {
@@ -94,6 +88,20 @@ func TestWalkRemoved(t *testing.T) {
 		}
 		testWalkRemoved(t, r, filepath.Join(dir, d))
 	}
+}
+
+// overlay mounts an overlay whose directories low, both and up are on the layers
+// of these names.
+func overlay(t *testing.T) string {
+	t.Helper()
+	layers := t.TempDir()
+	for _, d := range []string{"lower/low", "lower/both", "upper/both", "upper/up", "work", "all"} {
+		check(t, os.MkdirAll(filepath.Join(layers, d), 0o755))
+	}
+	dir := filepath.Join(layers, "all")
+	check(t, unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+layers+"/lower,upperdir="+layers+"/upper,workdir="+layers+"/work"))
+	t.Cleanup(func() { check(t, unix.Unmount(dir, 0)) })
+	return dir
 }
 
 func testWalkRemoved(t *testing.T, r *p9test.Raw, d string) {

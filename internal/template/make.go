@@ -247,7 +247,13 @@ func (s *Store) Remove(name string) error {
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: %s", ErrNotExist, s.Dir(name))
 	}
-	if err != nil {
+	if errors.Is(err, unix.EXDEV) {
+		// overlayfs moves no directory of a lower layer. Without a state it is no
+		// template any more.
+		gone = s.Dir(name)
+		err = os.Remove(filepath.Join(gone, vmstate.StateFile))
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return os.RemoveAll(gone)

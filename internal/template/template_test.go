@@ -578,6 +578,39 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// TestRemoveLower: a host whose root is an overlay may have templates in its
+// image.
+func TestRemoveLower(t *testing.T) {
+	s, k := newStore(t)
+	mustMake(t, s, "one", k)
+	dir := t.TempDir()
+	for _, d := range []string{"upper", "work", "all"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := filepath.Join(dir, "all")
+	if err := unix.Mount("overlay", all, "overlay", 0, "lowerdir="+s.root+",upperdir="+dir+"/upper,workdir="+dir+"/work"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(all, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	merged, err := New(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := merged.Remove("one"); err != nil {
+		t.Fatal(err)
+	}
+	if left := names(t, all); left != "" {
+		t.Errorf("left: %s", left)
+	}
+	mustMake(t, merged, "one", k)
+}
+
 func TestNames(t *testing.T) {
 	for _, good := range []string{"a", "auto-0123", "A.b_c-9", strings.Repeat("x", maxName)} {
 		if err := CheckName(good); err != nil {

@@ -20,7 +20,7 @@ type Node struct {
 	root bool // of an export
 	refs atomic.Int32
 
-	local bool
+	fs filesystem
 }
 
 // newNode makes a node of an O_PATH fd. The directory that it was found in, if
@@ -31,9 +31,9 @@ func (h *Host) newNode(fd int, st *unix.Statx_t, dir *Node) *Node {
 		dev: statDev(st), ino: st.Ino,
 	}
 	if dir != nil && dir.dev == n.dev {
-		n.local = dir.local
+		n.fs = dir.fs
 	} else {
-		n.local = isLocal(fd)
+		n.fs = filesystemOf(fd)
 	}
 	n.refs.Store(1)
 	return n
@@ -63,20 +63,35 @@ func (n *Node) ID() (dev, ino uint64) { return n.dev, n.ino }
 
 // Local says whether the file is on a filesystem of this host's own disks or
 // memory, as far as they are known: no other host and no program answers for it.
-func (n *Node) Local() bool { return n.local }
+func (n *Node) Local() bool { return n.fs != fsOther }
 
-func isLocal(fd int) bool {
+// CopiesUp says whether the first change of the file may copy the whole of it
+// (overlayfs).
+func (n *Node) CopiesUp() bool { return n.fs == fsOverlay }
+
+// filesystem is what is known of where a file is.
+type filesystem uint8
+
+const (
+	fsOther filesystem = iota
+	fsLocal
+	fsOverlay
+)
+
+func filesystemOf(fd int) filesystem {
 	var st unix.Statfs_t
 	if unix.Fstatfs(fd, &st) != nil {
-		return false
+		return fsOther
 	}
 	switch st.Type {
-	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC,
-		unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC, unix.EROFS_SUPER_MAGIC_V1,
-		unix.SQUASHFS_MAGIC, unix.MSDOS_SUPER_MAGIC, unix.ISOFS_SUPER_MAGIC:
-		return true
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, zfsMagic,
+		unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.EROFS_SUPER_MAGIC_V1, unix.SQUASHFS_MAGIC,
+		unix.MSDOS_SUPER_MAGIC, unix.ISOFS_SUPER_MAGIC:
+		return fsLocal
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		return fsOverlay
 	}
-	return st.Type == zfsMagic
+	return fsOther
 }
 
 // zfsMagic is ZFS_SUPER_MAGIC of OpenZFS; Linux's headers do not have it.
