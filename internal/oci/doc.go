@@ -14,7 +14,7 @@
 //	mounts, kind bind                       one host export each; bound in the guest
 //	mounts, other kinds                     guest
 //	hooks                                   host; startContainer in the guest
-//	annotations                             host (state); lucid.* size the VM
+//	annotations                             host (state); lucid.* say what VM it is
 //	linux.namespaces[network].path          host: where the sandbox process sits
 //	linux.namespaces, the rest              guest; a path is of another container of the pod, or refused
 //	linux.cgroupsPath                       host and guest

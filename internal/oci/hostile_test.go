@@ -62,6 +62,7 @@ func TestHostileAnnotations(t *testing.T) {
 		oci.AnnotationVCPUs:     "1 lucid.debug",
 		oci.AnnotationMemory:    "99999999999999999999",
 		oci.AnnotationTransport: "vsock lucid.count",
+		oci.AnnotationCache:     "none,trans=fd",
 	} {
 		spec := oci.Example()
 		spec.Annotations = map[string]string{key: value}

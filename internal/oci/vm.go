@@ -24,12 +24,23 @@ type VM struct {
 	DebugUART bool `json:",omitempty"`
 	// Template is the annotation's word for where the VM begins.
 	Template string `json:",omitempty"`
+	// Cache is what the guest keeps of the host's files: CacheMmap, CacheNone or
+	// CacheLoose; empty means CacheMmap.
+	Cache string `json:",omitempty"`
 }
 
 // Values of VM.Transport.
 const (
 	TransportVsock  = "vsock"
 	TransportSerial = "serial"
+)
+
+// Values of VM.Cache, in the words of Linux's mount option cache= (Documentation/filesystems/9p.rst).
+// docs/flows/ninep.md says what each means for who shares files with the host.
+const (
+	CacheMmap  = "mmap"
+	CacheNone  = "none"
+	CacheLoose = "loose"
 )
 
 // Limits of a VM, and what it has when nothing is asked.
@@ -56,6 +67,7 @@ const (
 	AnnotationTransport = "lucid.transport"
 	AnnotationDebugUART = "lucid.debug-uart"
 	AnnotationTemplate  = "lucid.template"
+	AnnotationCache     = "lucid.9p-cache"
 
 	annotationPrefix = "lucid."
 )
@@ -192,9 +204,15 @@ func sizeFromAnnotations(vm *VM, annotations map[string]string) error {
 				return fieldErr(field, "%q is neither auto nor off", value)
 			}
 			vm.Template = value
+		case AnnotationCache:
+			// It becomes a part of the mount options: nothing else may come through.
+			if value != CacheMmap && value != CacheNone && value != CacheLoose {
+				return fieldErr(field, "%q is none of %s, %s and %s", value, CacheMmap, CacheNone, CacheLoose)
+			}
+			vm.Cache = value
 		default:
-			return fieldErr(field, "unknown; known are %s, %s, %s, %s and %s",
-				AnnotationVCPUs, AnnotationMemory, AnnotationTransport, AnnotationDebugUART, AnnotationTemplate)
+			return fieldErr(field, "unknown; known are %s, %s, %s, %s, %s and %s",
+				AnnotationVCPUs, AnnotationMemory, AnnotationTransport, AnnotationDebugUART, AnnotationTemplate, AnnotationCache)
 		}
 	}
 	return nil

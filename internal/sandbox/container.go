@@ -77,7 +77,7 @@ type container struct {
 
 func newContainer(id string, plan *oci.Plan, times *timeline, log *slog.Logger) *container {
 	return &container{
-		pod: new(pod), id: id, pid: os.Getpid(), plan: plan, times: times, log: log, state: control.StateCreating, patience: killPatience,
+		pod: &pod{exports: exports{vm: &plan.VM}}, id: id, pid: os.Getpid(), plan: plan, times: times, log: log, state: control.StateCreating, patience: killPatience,
 		ended: make(chan *wire.ContainerExited, 1), aborted: make(chan int, 1), started: make(chan struct{}), over: make(chan struct{}), stopped: make(chan struct{}),
 	}
 }
@@ -131,7 +131,9 @@ func (c *container) exited(x *wire.ContainerExited) {
 func (c *container) configure(ctx context.Context) error {
 	seed := make([]byte, entropyBytes)
 	_, _ = rand.Read(seed) // never fails, see crypto/rand
-	configure := &wire.Configure{Hostname: c.plan.Guest.Hostname, TimeNS: time.Now().UnixNano(), Entropy: seed}
+	configure := &wire.Configure{
+		Hostname: c.plan.Guest.Hostname, TimeNS: time.Now().UnixNano(), Entropy: seed, Share: wire.Share{Cache: c.plan.VM.Cache},
+	}
 	if c.plan.Placeholder && c.plan.Guest.Linux != nil {
 		configure.Sysctl = c.plan.Guest.Linux.Sysctl
 	}

@@ -18,6 +18,7 @@ import (
 // of one of its files the same page for both.
 type exports struct {
 	files fileServer // set before there are members
+	vm    *oci.VM    // the pod's
 
 	mu     sync.Mutex
 	all    map[string]*sharedExport // by name; protected by mu
@@ -91,7 +92,7 @@ func (x *exports) use(e oci.Export) (string, error) {
 	// No name twice: the guest may remember the directory that had it.
 	x.serial++
 	e.Name = e.Name[:min(len(e.Name), maxExportName)] + "." + strconv.FormatUint(x.serial, 10)
-	if err := x.files.AddExport(export(e)); err != nil {
+	if err := x.files.AddExport(export(e, x.vm)); err != nil {
 		return "", err
 	}
 	if x.all == nil {

@@ -133,12 +133,12 @@ func bootMachine(launch *control.Launch, cfg vmm.Config, plan *oci.Plan, files *
 func newFiles(plan *oci.Plan, log *slog.Logger) (*p9server.Server, error) {
 	var exports []p9server.Export
 	if plan.Host.Rootfs.Name != wire.RehearsalRootfs && !plan.Placeholder { // that is in the guest, this has none
-		exports = append(exports, export(plan.Host.Rootfs))
+		exports = append(exports, export(plan.Host.Rootfs, &plan.VM))
 	}
 	for i, b := range plan.Host.Binds {
 		shared := func(earlier oci.Bind) bool { return earlier.Name == b.Name }
 		if !slices.ContainsFunc(plan.Host.Binds[:i], shared) {
-			exports = append(exports, export(b.Export))
+			exports = append(exports, export(b.Export, &plan.VM))
 		}
 	}
 	s, err := p9server.New(p9server.Config{Exports: exports, Log: log})
@@ -154,8 +154,10 @@ type session struct{ *p9server.Session }
 // Accept implements ninep.Session.
 func (s session) Accept(req [][]byte) ninep.Request { return s.Session.Accept(req) }
 
-func export(e oci.Export) p9server.Export {
-	return p9server.Export{Name: e.Name, Root: e.Path, ReadOnly: e.ReadOnly}
+// export is one of the VM's. A guest that caches nothing is one whose files the host changes too: what both append goes to the
+// end of the file, wherever the guest takes that to be. With write-back it would go wrong (p9server.Export).
+func export(e oci.Export, vm *oci.VM) p9server.Export {
+	return p9server.Export{Name: e.Name, Root: e.Path, ReadOnly: e.ReadOnly, HostAppend: vm.Cache == oci.CacheNone}
 }
 
 // devices makes the virtio devices, each behind its transport, and the link.

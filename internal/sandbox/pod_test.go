@@ -323,7 +323,7 @@ func TestMemberPaused(t *testing.T) {
 
 func TestExports(t *testing.T) {
 	files := &fakeFiles{exports: map[string]p9server.Export{}}
-	x := &exports{files: files}
+	x := &exports{files: files, vm: &oci.VM{}}
 	plan := func(root string, binds ...oci.Export) *oci.Plan {
 		p := &oci.Plan{Host: oci.Host{Rootfs: oci.Export{Name: "rootfs", Path: root}}}
 		for _, b := range binds {
