@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -139,12 +140,19 @@ func TestFileWorker(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var out bytes.Buffer
-	if err := Worker([]string{"files", dir, "1s"}, nil, &out); err != nil {
+	if err := writeArchive(filepath.Join(dir, archiveName)); err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(out.String(), "\n"); n != 9 {
-		t.Errorf("%d results, want 9:\n%s", n, &out)
+	repo := filepath.Join(dir, repoName)
+	if out, err := exec.Command("git", "init", "--quiet", repo).CombinedOutput(); err != nil {
+		t.Fatalf("git init: %v: %s", err, out)
+	}
+	var out bytes.Buffer
+	if err := Worker([]string{"files", dir, repo, "1s"}, nil, &out); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(out.String(), "\n"); n != 11 {
+		t.Errorf("%d results, want 11:\n%s", n, &out)
 	}
 	for _, r := range decodeResults(t, &out) {
 		if len(r.Values) != 1 || r.Values[0] <= 0 || r.Better != More {

@@ -22,13 +22,14 @@ func Cases() []Case {
 		{"sizes", "bytes of the programs, the guest kernel and the initramfs", sizes},
 		{"micro", "what one exit to user space, one MMIO notify with and without ioeventfd, one instruction and one system call that need an assist cost on this KVM", micro},
 		{"p9", "the 9P server without a VM, driven by hugelgupf/p9's client; peer: its localfs", p9Cases},
-		{"start", "create, start and exit of true and of echo in a Debian; peers runc, crun, QEMU microvm", start},
-		{"parallel", "ten starts of echo at once; peers runc, crun", parallel},
+		{"start", "create, start and exit of true and of echo in a Debian; peers runc, crun, runsc, QEMU microvm", start},
+		{"parallel", "ten starts of echo at once; peers runc, crun, runsc, QEMU microvm", parallel},
 		{"many", "a hundred starts of echo, four at a time; peers runc, crun", many},
-		{"exec", "a second process in a running container, to its first byte; peers runc, crun", execs},
+		{"exec", "a second process in a running container, to its first byte; peers runc, crun, runsc", execs},
 		{"9p", "files from inside a guest; peers QEMU's virtio-9p with the same kernel, agent and msize, and the host itself", files},
+		{"9p-cache", "the same with the client's cache modes mmap, none and loose; peer: QEMU's virtio-9p", cacheModes},
 		{"streams", "a byte there and back, and throughput, over vsock and virtio-serial; peers QEMU's virtio-serial, runc's pipes", streams},
-		{"density", "memory and idle CPU of idle containers; peers runc, QEMU microvm", density},
+		{"density", "memory and idle CPU of idle containers; peers runc, crun, runsc, QEMU microvm", density},
 	}
 }
 
@@ -120,6 +121,13 @@ func (c *collector) skipOr(subject string, err error) error {
 	}
 	c.results = append(c.results, Result{Subject: subject, Skipped: err.Error()})
 	return nil
+}
+
+// skipOnce notes a reason that comes again with each round.
+func (c *collector) skipOnce(subject, why string) {
+	if !slices.ContainsFunc(c.results, func(r Result) bool { return r.Subject == subject && r.Skipped == why }) {
+		c.results = append(c.results, Result{Subject: subject, Skipped: why})
+	}
 }
 
 // usable drops the subjects that cannot be measured here, and notes why. A peer that cannot even run true on this host is no

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pids of a container's processes on the host: for runc and crun those of the container itself, for lucid the sandbox.
+// pids of a container's processes on the host: for runc and crun the container itself, for lucid the sandbox, for runsc sandbox and gofer.
 func (s *ociSubject) pids(w *World, b *bundle) ([]int, error) {
 	cmd, err := s.command(context.Background(), w, "state", b.id)
 	if err != nil {
@@ -25,10 +26,33 @@ func (s *ociSubject) pids(w *World, b *bundle) ([]int, error) {
 	for line := range strings.Lines(string(out)) {
 		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), `"pid":`); ok {
 			pid, err := strconv.Atoi(strings.Trim(rest, " ,"))
-			return []int{pid}, err
+			if err != nil || s.label != runsc {
+				return []int{pid}, err
+			}
+			return runscProcesses(b.id)
 		}
 	}
 	return nil, fmt.Errorf("%s state names no pid", s.label)
+}
+
+// runscProcesses are those called runsc-something whose last argument is the container's ID.
+func runscProcesses(id string) (pids []int, err error) {
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range paths {
+		data, _ := os.ReadFile(p) // it may have ended
+		args := strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
+		if strings.HasPrefix(filepath.Base(args[0]), runsc+"-") && args[len(args)-1] == id {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+			if err != nil {
+				return nil, err
+			}
+			pids = append(pids, pid)
+		}
+	}
+	if len(pids) == 0 && err == nil {
+		err = fmt.Errorf("%s: no process of container %s", runsc, id)
+	}
+	return pids, err
 }
 
 // idleFor is how long idle containers are watched.
@@ -38,7 +62,7 @@ const idleFor = 10 * time.Second
 func density(ctx context.Context, w *World) ([]Result, error) {
 	var c collector
 	n := w.runs(10) * 2
-	list := usable(ctx, w, &c, []keeper{lucidSubject("lucid"), templateSubject(), newQEMU(), peerSubject("crun"), peerSubject("runc")})
+	list := usable(ctx, w, &c, []keeper{lucidSubject("lucid"), templateSubject(), newQEMU(), peerSubject("crun"), peerSubject("runc"), runscSubject()})
 	end := w.clock.share
 	for i, s := range list {
 		if !end.IsZero() {
@@ -71,7 +95,7 @@ func dense(ctx context.Context, w *World, c *collector, s keeper, n int) error {
 		return err
 	}
 	curve := []float64{0}
-	var all []int
+	var all [][]int // by container
 	for i := range w.rounds(n) {
 		w.progress("density: %s: %d of %d", s.name(), i+1, n)
 		b, err := w.newBundle(ctx, "sleep", "3600")
@@ -87,7 +111,7 @@ func dense(ctx context.Context, w *World, c *collector, s keeper, n int) error {
 		if err != nil {
 			return err
 		}
-		all = append(all, pids...)
+		all = append(all, pids)
 		now, err := available()
 		if err != nil {
 			return err
@@ -104,8 +128,8 @@ func dense(ctx context.Context, w *World, c *collector, s keeper, n int) error {
 	c.add(r, curve...)
 	r.Metric, r.Series = "MemAvailable used per container", false
 	c.add(r, (before-now)/float64(len(stops)))
-	for _, pid := range all {
-		private, pss, err := memoryOf(pid)
+	for _, pids := range all {
+		private, pss, err := memoryOf(pids)
 		if err != nil {
 			return err
 		}
@@ -114,18 +138,22 @@ func dense(ctx context.Context, w *World, c *collector, s keeper, n int) error {
 		r.Metric = "proportional memory (PSS) of its host process"
 		c.add(r, pss)
 	}
-	used, err := idleCPU(ctx, all)
+	used, err := idleCPU(ctx, slices.Concat(all...))
 	c.add(Result{Subject: s.name(), Metric: "idle CPU of one container", Unit: "ms/s", Better: Less}, used/float64(len(stops)))
 	return err
 }
 
-// memoryOf is in MiB.
-func memoryOf(pid int) (private, pss float64, err error) {
-	path := filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup")
+// memoryOf is in MiB, of all together.
+func memoryOf(pids []int) (private, pss float64, err error) {
 	var kb [3]uint64
-	for i, name := range []string{"Private_Clean:", "Private_Dirty:", "Pss:"} {
-		if kb[i], err = procField(path, name); err != nil {
-			return 0, 0, err
+	for _, pid := range pids {
+		path := filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup")
+		for i, name := range []string{"Private_Clean:", "Private_Dirty:", "Pss:"} {
+			v, err := procField(path, name)
+			if err != nil {
+				return 0, 0, err
+			}
+			kb[i] += v
 		}
 	}
 	return float64(kb[0]+kb[1]) / 1024, float64(kb[2]) / 1024, nil

@@ -56,8 +56,8 @@ func (t *fileTest) run(budget time.Duration) (done int, rate float64, err error)
 	return done, float64(done) * t.each / time.Since(begin).Seconds(), nil
 }
 
-// fileWorker does all file tests in dir and prints the results.
-func fileWorker(dir string, budget time.Duration, out io.Writer) error {
+// fileWorker does all file tests in dir and prints the results. repo is a git repository.
+func fileWorker(dir, repo string, budget time.Duration, out io.Writer) error {
 	enc := json.NewEncoder(out)
 	report := func(t *fileTest) (int, error) {
 		done, rate, err := t.run(budget)
@@ -81,8 +81,24 @@ func fileWorker(dir string, budget time.Duration, out io.Writer) error {
 	if err := smallTests(filepath.Join(dir, "many"), report); err != nil {
 		return err
 	}
-	_, err := report(findTest("/usr/share"))
-	return err
+	if _, err := report(findTest("/usr/share")); err != nil {
+		return err
+	}
+	for _, p := range programTests(dir, repo) {
+		t, skipped, err := p.prepare()
+		switch {
+		case err != nil:
+			return err
+		case skipped != "":
+			err = enc.Encode(Result{Skipped: skipped})
+		default:
+			_, err = report(t)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // files opens names of dir and returns how to close them.

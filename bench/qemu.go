@@ -115,7 +115,7 @@ func (q *qemuSubject) boot(ctx context.Context, w *World, b *bundle, plan *oci.P
 	seed := make([]byte, 64)
 	_, _ = rand.Read(seed) // never fails
 	return vm, vm.client.Call(ctx, wire.MethodConfigure, &wire.Configure{
-		Hostname: plan.Guest.Hostname, TimeNS: time.Now().UnixNano(), Entropy: seed,
+		Hostname: plan.Guest.Hostname, TimeNS: time.Now().UnixNano(), Entropy: seed, Share: wire.Share{Cache: plan.VM.Cache},
 	}, nil)
 }
 

@@ -18,7 +18,7 @@ import (
 func starters() []subject {
 	return []subject{
 		lucidSubject("lucid"), templateSubject(), newQEMU(), peerSubject("crun"), peerSubject("runc"),
-		peerSubject("runsc", "--network=none"),
+		runscSubject(),
 	}
 }
 
@@ -115,18 +115,19 @@ func timeline(ctx context.Context, w *World, s *ociSubject, args ...string) (*co
 
 // parallel starts ten at once: the time until the last has ended.
 func parallel(ctx context.Context, w *World) ([]Result, error) {
-	return crowd(ctx, w, 10, 10, w.runs(3), "ten at once, all ended")
+	return crowd(ctx, w, starters(), 10, 10, w.runs(3), "ten at once, all ended")
 }
 
 // many starts a hundred, four at a time.
 func many(ctx context.Context, w *World) ([]Result, error) {
-	return crowd(ctx, w, 100, 4, w.runs(1), "a hundred, four at a time, all ended")
+	list := []subject{lucidSubject("lucid"), templateSubject(), peerSubject("crun"), peerSubject("runc")}
+	return crowd(ctx, w, list, 100, 4, w.runs(1), "a hundred, four at a time, all ended")
 }
 
 // crowd measures the time until the last of count containers has ended, of which width run at a time. Each must say what it is told to.
-func crowd(ctx context.Context, w *World, count, width, rounds int, metric string) ([]Result, error) {
+func crowd(ctx context.Context, w *World, all []subject, count, width, rounds int, metric string) ([]Result, error) {
 	var c collector
-	list := usable(ctx, w, &c, []subject{lucidSubject("lucid"), templateSubject(), peerSubject("crun"), peerSubject("runc")})
+	list := usable(ctx, w, &c, all)
 	for i := range w.rounds(rounds) {
 		for _, s := range list {
 			w.progress("%d containers, %d at a time: %d of %d: %s", count, width, i+1, rounds, s.name())
@@ -180,7 +181,7 @@ func echoes(ctx context.Context, w *World, s subject, b *bundle) error {
 // execs measures a second process, in containers that run meanwhile.
 func execs(ctx context.Context, w *World) ([]Result, error) {
 	var c collector
-	list := usable(ctx, w, &c, []keeper{lucidSubject("lucid"), peerSubject("crun"), peerSubject("runc")})
+	list := usable(ctx, w, &c, []keeper{lucidSubject("lucid"), peerSubject("crun"), peerSubject("runc"), runscSubject()})
 	bundles := make([]*bundle, len(list))
 	for i, s := range list {
 		b, err := w.newBundle(ctx, "sleep", "3600")

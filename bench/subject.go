@@ -87,6 +87,11 @@ func peerSubject(name string, flags ...string) *ociSubject {
 	return &ociSubject{label: name, flags: flags, path: func(*World) (string, error) { return needProgram(name) }}
 }
 
+// runsc is gVisor's command.
+const runsc = "runsc"
+
+func runscSubject() *ociSubject { return peerSubject(runsc, "--network=none") }
+
 func (s *ociSubject) name() string { return s.label }
 
 func (s *ociSubject) ours() bool { return s.vm }

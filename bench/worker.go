@@ -28,12 +28,12 @@ func Worker(args []string, in io.Reader, out io.Writer) error {
 	case len(args) == 1 && args[0] == "pour":
 		_, err := io.CopyBuffer(struct{ io.Writer }{out}, io.LimitReader(zeros{}, pourBytes), make([]byte, 64<<10))
 		return err
-	case len(args) == 3 && args[0] == "files":
-		budget, err := time.ParseDuration(args[2])
+	case len(args) == 4 && args[0] == "files":
+		budget, err := time.ParseDuration(args[3])
 		if err != nil {
 			return err
 		}
-		return fileWorker(args[1], budget, out)
+		return fileWorker(args[1], args[2], budget, out)
 	default:
 		return fmt.Errorf("worker: %q: only lucid-bench calls this", args)
 	}

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lucid-containers/lucid/test/rootfs"
 )
 
@@ -20,7 +22,7 @@ type Config struct {
 	Kernel    string    // guest kernel, for QEMU and for counting
 	Map       string    // its System.map
 	Initramfs string    // the agent
-	RootfsTar string    // a Debian; default: the cached one of test/rootfs, which is built on first use
+	RootfsTar string    // a Debian, with git for the case 9p; default: the cached one of test/rootfs, which is built on first use
 	Progress  io.Writer // lines for whoever waits; default none
 	Runs      int       // of each measurement, 0: what the case thinks right
 
@@ -57,7 +59,10 @@ func NewWorld(c Config) (*World, error) {
 		c.Progress = io.Discard
 	}
 	w := &World{trials: map[string]error{}, Config: c, dir: dir, tree: filepath.Join(dir, "tree")}
-	w.end = append(w.end, func() { _ = os.RemoveAll(dir) })
+	w.end = append(w.end, func() {
+		_ = unix.Unmount(filepath.Join(dir, "state-"+runsc, "null-netns"), unix.MNT_DETACH) // it leaves one
+		_ = os.RemoveAll(dir)
+	})
 	return w, nil
 }
 
@@ -90,7 +95,7 @@ func (w *World) root(ctx context.Context) (string, error) {
 	tar := w.RootfsTar
 	if tar == "" {
 		var err error
-		if tar, err = rootfs.Tar(ctx, rootfs.Minimal, w.Progress); err != nil {
+		if tar, err = rootfs.Tar(ctx, rootfs.Userland, w.Progress); err != nil {
 			return "", err
 		}
 	}
@@ -112,7 +117,27 @@ func (w *World) root(ctx context.Context) (string, error) {
 	if err := os.WriteFile(filepath.Join(half, workerName), self, 0o755); err != nil {
 		return "", err
 	}
-	return root, os.Rename(half, root)
+	if err := os.Rename(half, root); err != nil {
+		return "", err
+	}
+	return root, w.allowDevices(root)
+}
+
+// allowDevices sees to it that what is chrooted into the root, as git is, can open its devices: the scratch directory may be on a file system
+// mounted nodev. Containers have a /dev of their own.
+func (w *World) allowDevices(root string) error {
+	f, err := os.OpenFile(filepath.Join(root, "dev/null"), os.O_RDWR, 0)
+	if err == nil {
+		return f.Close()
+	}
+	if !errors.Is(err, os.ErrPermission) || os.Geteuid() != 0 {
+		return nil // who needs them will say so
+	}
+	if err := unix.Mount(w.tree, w.tree, "", unix.MS_BIND, ""); err != nil {
+		return os.NewSyscallError("mount", err)
+	}
+	w.end = append(w.end, func() { _ = unix.Unmount(w.tree, unix.MNT_DETACH) })
+	return os.NewSyscallError("mount", unix.Mount("", w.tree, "", unix.MS_BIND|unix.MS_REMOUNT, ""))
 }
 
 // bundle is a container to be: a directory with config.json. Its root is shared with the others.

@@ -27,7 +27,7 @@ type Spec struct {
 var (
 	// Minimal is debootstrap's smallest Debian.
 	Minimal = Spec{Suite: "bookworm"}
-	// Userland adds the programs that the end-to-end tests put to work.
+	// Userland adds the programs that the end-to-end tests and the benchmark put to work.
 	Userland = Spec{Suite: "bookworm", Packages: []string{"git", "perl", "procps", "python3-minimal", "sqlite3"}}
 )
 

@@ -1,4 +1,4 @@
-// Path prints the path of the tar of the smallest Debian, and makes it first when the cache has none.
+// Path prints the path of the tar of the Debian that the benchmark uses, and makes it first when the cache has none.
 package main
 
 import (
@@ -10,7 +10,7 @@ import (
 )
 
 func main() {
-	path, err := rootfs.Tar(context.Background(), rootfs.Minimal, os.Stderr)
+	path, err := rootfs.Tar(context.Background(), rootfs.Userland, os.Stderr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "rootfs:", err)
 		os.Exit(1)
