@@ -320,8 +320,10 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%q was accepted", bad)
 		}
 	}
-	if list, err := Limits(); err != nil || len(list) == 0 {
-		t.Errorf("the list built in: %d limits, %v", len(list), err)
+	for _, unit := range []string{"instructions", "exits", "bytes"} {
+		if list, err := Limits(unit); err != nil || len(list) == 0 || list[0].Unit != unit {
+			t.Errorf("%s: the list built in has %d limits, %v", unit, len(list), err)
+		}
 	}
 }
 

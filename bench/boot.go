@@ -3,13 +3,18 @@ package bench
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/lucid-containers/lucid/guest/countboot"
 )
 
-// boot counts. Both figures are exact: one value each.
+// HelloExits is the metric of boot that limits.txt has. With a KVM that needs no assists it is exact.
+const HelloExits = "exits to user space, start to the agent's hello"
+
+// boot counts. Its figures are exact: one value each.
 func boot(ctx context.Context, w *World) ([]Result, error) {
 	var c collector
 	if err := c.skipOr("lucid (instructions)", countInstructions(ctx, w, &c)); err != nil {
@@ -27,12 +32,18 @@ func boot(ctx context.Context, w *World) ([]Result, error) {
 	if err != nil {
 		return c.results, err
 	}
-	var sum uint64
-	for reason, n := range t.Exits {
-		sum += n
-		c.add(Result{Subject: "lucid", Metric: "exits to user space, start to exit of true: " + reason, Unit: "exits", Better: Less}, float64(n))
+	for _, to := range []struct {
+		metric string
+		exits  map[string]uint64
+	}{{HelloExits, t.HelloExits}, {"exits to user space, start to exit of true", t.Exits}} {
+		var sum uint64
+		for _, reason := range slices.Sorted(maps.Keys(to.exits)) {
+			n := to.exits[reason]
+			sum += n
+			c.add(Result{Subject: "lucid", Metric: to.metric + ": " + reason, Unit: "exits", Better: Less}, float64(n))
+		}
+		c.add(Result{Subject: "lucid", Metric: to.metric, Unit: "exits", Better: Less}, float64(sum))
 	}
-	c.add(Result{Subject: "lucid", Metric: "exits to user space, start to exit of true", Unit: "exits", Better: Less}, float64(sum))
 	return c.results, nil
 }
 

@@ -3,6 +3,7 @@ package bench
 import (
 	_ "embed"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,8 +22,11 @@ type Limit struct {
 	Value              float64
 }
 
-// Limits returns the list built into this program.
-func Limits() ([]Limit, error) { return parseLimits(limitsText) }
+// Limits returns those of the list built into this program that are of the units.
+func Limits(units ...string) ([]Limit, error) {
+	list, err := parseLimits(limitsText)
+	return slices.DeleteFunc(list, func(l Limit) bool { return !slices.Contains(units, l.Unit) }), err
+}
 
 func parseLimits(text string) ([]Limit, error) {
 	var out []Limit

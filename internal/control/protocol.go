@@ -213,9 +213,11 @@ const (
 // Timeline is what happened in a VM, and how often it left guest mode.
 type Timeline struct {
 	// Marks are milliseconds since MarkSpawn, on the monotonic clock.
-	Marks   map[string]float64
-	Exits   map[string]uint64 `json:",omitempty"` // by reason
-	Assists map[string]uint64 `json:",omitempty"` // by kind
+	Marks map[string]float64
+	Exits map[string]uint64 `json:",omitempty"` // by reason
+	// HelloExits are those of Exits that came before MarkAgentHello.
+	HelloExits map[string]uint64 `json:",omitempty"`
+	Assists    map[string]uint64 `json:",omitempty"` // by kind
 }
 
 // TimelineFile is where a sandbox process writes its Timeline, in the state

@@ -190,7 +190,7 @@ func (s *sandbox) meetAgent(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("guest agent: %w", err)
 	}
-	s.times.now(control.MarkAgentHello)
+	s.times.agentHello(s.machine.vm.Stats().Exits)
 	s.log.Debug("agent is up", "kernel", clip(hello.Kernel), "uptime", time.Duration(hello.UptimeNS))
 	if err := s.c.configure(ctx); err != nil {
 		return err

@@ -332,7 +332,7 @@ func TestTimeline(t *testing.T) {
 	defer dir.Close()
 	tl := newTimeline(control.Now())
 	time.Sleep(20 * time.Millisecond)
-	tl.now(control.MarkAgentHello)
+	tl.agentHello(map[string]uint64{"mmio": 2})
 	tl.at(control.MarkVMCreated, time.Now().Add(-10*time.Millisecond))
 	tl.at(control.MarkKernelEntry, time.Time{}) // has not happened
 	first := tl.marks[control.MarkAgentHello]
@@ -349,7 +349,7 @@ func TestTimeline(t *testing.T) {
 		t.Fatal(err)
 	}
 	hello, vm := got.Marks[control.MarkAgentHello], got.Marks[control.MarkVMCreated]
-	if hello != first || hello < 20 || vm < hello-15 || vm > hello || got.Exits["mmio"] != 3 || len(got.Marks) != 3 {
+	if hello != first || hello < 20 || vm < hello-15 || vm > hello || got.Exits["mmio"] != 3 || got.HelloExits["mmio"] != 2 || len(got.Marks) != 3 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -18,6 +18,7 @@ type timeline struct {
 
 	mu    sync.Mutex
 	marks map[string]float64 // protected by mu
+	hello map[string]uint64  // exits until then; protected by mu
 
 	writing sync.Mutex // one at a time writes the file
 }
@@ -28,6 +29,14 @@ func newTimeline(spawned int64) *timeline {
 
 // now marks the present. The first mark of a name counts.
 func (t *timeline) now(name string) { t.at(name, time.Now()) }
+
+// agentHello marks the moment, with the exits so far.
+func (t *timeline) agentHello(exits map[string]uint64) {
+	t.now(control.MarkAgentHello)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.hello = exits
+}
 
 // at marks a moment that has a monotonic reading.
 func (t *timeline) at(name string, when time.Time) {
@@ -47,9 +56,9 @@ func (t *timeline) write(dir *os.File, exits, assists map[string]uint64) error {
 	t.writing.Lock()
 	defer t.writing.Unlock()
 	t.mu.Lock()
-	marks := maps.Clone(t.marks)
+	marks, hello := maps.Clone(t.marks), t.hello
 	t.mu.Unlock()
-	data, err := json.Marshal(control.Timeline{Marks: marks, Exits: exits, Assists: assists})
+	data, err := json.Marshal(control.Timeline{Marks: marks, Exits: exits, HelloExits: hello, Assists: assists})
 	if err != nil {
 		return err
 	}
