@@ -27,9 +27,9 @@ func Cases() []Case {
 		{"many", "a hundred starts of echo, four at a time; peers runc, crun", many},
 		{"exec", "a second process in a running container, to its first byte; peers runc, crun, runsc", execs},
 		{"9p", "files from inside a guest; peers QEMU's virtio-9p with the same kernel, agent and msize, and the host itself", files},
-		{"9p-cache", "the same with the client's cache modes mmap, none and loose; peer: QEMU's virtio-9p", cacheModes},
 		{"streams", "a byte there and back, and throughput, over vsock and virtio-serial; peers QEMU's virtio-serial, runc's pipes", streams},
 		{"density", "memory and idle CPU of idle containers; peers runc, crun, runsc, QEMU microvm", density},
+		{"9p-cache", "9p with the client's cache modes mmap, none and loose; peer: QEMU's virtio-9p", cacheModes},
 	}
 }
 

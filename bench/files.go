@@ -30,7 +30,7 @@ func files(ctx context.Context, w *World) ([]Result, error) {
 	return c.results, nil
 }
 
-// cacheModes does the same in each cache mode of the guest's client, for a quarter of the time: what differs differs by factors.
+// cacheModes does the same in each cache mode of the guest's client, for half the time.
 func cacheModes(ctx context.Context, w *World) ([]Result, error) {
 	var c collector
 	list := usable(ctx, w, &c, []subject{lucidSubject("lucid"), newQEMU()})
@@ -39,7 +39,7 @@ func cacheModes(ctx context.Context, w *World) ([]Result, error) {
 		for _, s := range list {
 			for _, mode := range []string{oci.CacheMmap, oci.CacheNone, oci.CacheLoose} {
 				w.progress("9p-cache: %d of %d: %s, %s", i+1, n, s.name(), mode)
-				if err := filesOnce(ctx, w, &c, s, mode, w.fileBudget()/4); err != nil {
+				if err := filesOnce(ctx, w, &c, s, mode, w.fileBudget()/2); err != nil {
 					return c.results, err
 				}
 			}
