@@ -11,12 +11,12 @@ import (
 
 // TestQuick: what a vCPU may wait for, and what not.
 func TestQuick(t *testing.T) {
-	s := newServer(t, p9server.Limits{},
+	s := newServer(t, p9server.Limits{Msize: 4 << 20},
 		p9server.Export{Name: "x", Root: t.TempDir()}, p9server.Export{Name: "proc", Root: "/proc/self"},
 		p9server.Export{Name: "overlay", Root: overlay(t)})
 	sess := s.NewSession()
 	defer sess.Close()
-	r := &p9test.Raw{H: sess, Msize: 512 << 10}
+	r := &p9test.Raw{H: sess, Msize: 4 << 20}
 	_, err := r.Call(&p9.Tversion{Msize: uint32(r.Msize), Version: []byte(p9.Version)})
 	check(t, err)
 	check(t, r.Attach(0, "x", 0))
@@ -25,7 +25,7 @@ func TestQuick(t *testing.T) {
 	check(t, r.Walk(1, 2, "stat"))
 	check(t, r.Walk(0, 3))
 	check(t, r.Create(3, "f", p9.OpenRDWR, 0o600, 0))
-	big := make([]byte, 100<<10)
+	big := make([]byte, 2<<20)
 	for name, c := range map[string]struct {
 		m    p9.Message
 		data []byte
@@ -34,7 +34,7 @@ func TestQuick(t *testing.T) {
 		"attributes":             {&p9.Tgetattr{FID: 3}, nil, true},
 		"walk":                   {&p9.Twalk{FID: 0, NewFID: 9}, nil, true},
 		"a page":                 {&p9.Tread{FID: 3, Count: 4096}, nil, true},
-		"much to read":           {&p9.Tread{FID: 3, Count: 256 << 10}, nil, false},
+		"much to read":           {&p9.Tread{FID: 3, Count: 2 << 20}, nil, false},
 		"a page to write":        {&p9.Twrite{FID: 3, Count: 4096}, big[:4096], true},
 		"much to write":          {&p9.Twrite{FID: 3, Count: uint32(len(big))}, big, false},
 		"open":                   {&p9.Tlopen{FID: 0}, nil, true},

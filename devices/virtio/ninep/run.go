@@ -27,7 +27,7 @@ import (
 //     before it goes. While the holder handles a request nobody pops; if that
 //     lasts longer than patience (a slow disk) the monitor takes its turn away:
 //     the leader goes on, or a new one if it was the leader. After a vCPU was held
-//     up for long, the next kicks are left to the leader.
+//     up for long, the kicks are left to the leader for a while.
 //
 // The monitor is a timer that is armed only while somebody waits for the turn.
 
@@ -35,10 +35,10 @@ const (
 	// patience is how long a request may keep the others waiting, at most twice.
 	patience = time.Millisecond
 
-	// shyness is how many kicks are the leader's after a vCPU was held up for longer
-	// than held.
-	shyness = 64
-	held    = 5 * time.Millisecond
+	// A vCPU that was held up for longer than held leaves the kicks to the leader for
+	// shyness times as long: what a slow disk takes from the guest is a twentieth.
+	held    = 10 * time.Millisecond
+	shyness = 20
 )
 
 // job is a chain on its way. req is nil for one that can be no request.
@@ -61,7 +61,8 @@ type run struct {
 
 	turn  turn
 	again atomic.Bool  // somebody wanted the turn: look again
-	shy   atomic.Int32 // kicks to leave to the leader
+	start time.Time    // of the run
+	shy   atomic.Int64 // the leader has the kicks until then: nanoseconds since start
 
 	armed atomic.Bool // the monitor's timer is running
 	timer *time.Timer
@@ -79,7 +80,7 @@ func startRun(q *virtq.Queue, sess Session, workers int, fail func(error)) *run 
 	r := &run{
 		q: q, sess: sess, workers: workers, fail: fail,
 		work: make(chan job), backlog: make(chan job, q.Size()),
-		lead: make(chan struct{}, 1), done: make(chan struct{}),
+		lead: make(chan struct{}, 1), done: make(chan struct{}), start: time.Now(),
 	}
 	r.timer = time.AfterFunc(time.Hour, r.monitor)
 	r.timer.Stop()
@@ -196,8 +197,8 @@ func (r *run) leadQueue() error {
 
 // kicked is a notification of the driver. It runs on the thread of a vCPU.
 func (r *run) kicked() {
-	if r.shy.Load() > 0 {
-		r.shy.Add(-1)
+	began := time.Since(r.start)
+	if int64(began) < r.shy.Load() {
 		r.q.Kick()
 		return
 	}
@@ -213,10 +214,9 @@ func (r *run) kicked() {
 	defer r.wg.Done()
 	var err error
 	defer r.broken(&err)
-	began := time.Now()
-	kept, err := r.look(turnVCPU)
-	if !kept && time.Since(began) > held {
-		r.shy.Store(shyness)
+	_, err = r.look(turnVCPU)
+	if end := time.Since(r.start); end-began > held {
+		r.shy.Store(int64(end + shyness*(end-began)))
 	}
 	if len(r.backlog) > 0 {
 		r.q.Kick() // the leader may have found our turn
