@@ -39,6 +39,10 @@ const (
 	// shyness times as long: what a slow disk takes from the guest is a twentieth.
 	held    = 10 * time.Millisecond
 	shyness = 20
+
+	// most is how many chains a vCPU pops for one kick. Others may go on sending
+	// while it serves; the guest that is to run on it must not wait for that.
+	most = 32
 )
 
 // job is a chain on its way. req is nil for one that can be no request.
@@ -199,7 +203,11 @@ func (r *run) leadQueue() error {
 func (r *run) kicked() {
 	began := time.Since(r.start)
 	if int64(began) < r.shy.Load() {
+		r.again.Store(true)
 		r.q.Kick()
+		if r.turn.taken() {
+			r.arm() // by the leader itself, maybe, who hears no kick now
+		}
 		return
 	}
 	r.mu.Lock()
@@ -226,26 +234,30 @@ func (r *run) kicked() {
 // look serves the queue, unless somebody does already, who looks again then. It
 // returns false if the turn was taken away.
 func (r *run) look(who uint64) (kept bool, err error) {
-	for {
+	for room := most; ; {
 		r.again.Store(true)
 		if !r.turn.take() {
 			r.arm()
 			return true, nil
 		}
 		r.again.Store(false)
-		if kept, err = r.drain(who); err != nil || !kept {
+		if kept, err = r.drain(who, &room); err != nil || !kept {
 			return kept, err
 		}
 		r.turn.give()
+		if room < 0 {
+			r.q.Kick() // the leader goes on
+			return true, nil
+		}
 		if !r.again.Load() {
 			return true, nil
 		}
 	}
 }
 
-// drain pops and handles until the queue is empty and the driver will kick, or
-// until the turn is lost.
-func (r *run) drain(who uint64) (kept bool, err error) {
+// drain pops and handles until the queue is empty and the driver will kick,
+// until a vCPU has no more room, or until the turn is lost.
+func (r *run) drain(who uint64, room *int) (kept bool, err error) {
 	r.q.DisableKicks()
 	listening := false
 	for {
@@ -253,6 +265,8 @@ func (r *run) drain(who uint64) (kept bool, err error) {
 			if kept, err = r.left(); !kept || err != nil {
 				return kept, err
 			}
+		} else if *room--; *room < 0 {
+			return true, nil
 		}
 		c, err := r.q.Pop()
 		if err != nil {
@@ -282,7 +296,7 @@ func (r *run) drain(who uint64) (kept bool, err error) {
 			r.backlog <- j // has room for a whole queue
 			continue
 		}
-		if kept, err = r.hold(j, who); !kept || err != nil {
+		if kept, err = r.hold(j, who, listening); !kept || err != nil {
 			return kept, err
 		}
 	}
@@ -294,7 +308,7 @@ func (r *run) left() (kept bool, err error) {
 	for {
 		select {
 		case j := <-r.backlog:
-			if kept, err = r.hold(j, turnLeader); !kept || err != nil {
+			if kept, err = r.hold(j, turnLeader, false); !kept || err != nil {
 				return kept, err
 			}
 		default:
@@ -303,9 +317,15 @@ func (r *run) left() (kept bool, err error) {
 	}
 }
 
-// hold handles j and says whether the caller still has the turn.
-func (r *run) hold(j job, who uint64) (kept bool, err error) {
+// hold handles j and says whether the caller still has the turn. Unless the
+// driver will kick for the next chain, which may be there already, that one
+// waits for the turn.
+func (r *run) hold(j job, who uint64, listening bool) (kept bool, err error) {
 	busy := r.turn.handle(who)
+	if !listening {
+		r.again.Store(true)
+		r.arm()
+	}
 	err = r.handle(j)
 	return r.turn.back(busy), err
 }
@@ -343,46 +363,4 @@ func (r *run) handle(j job) error {
 	}
 	r.q.Notify()
 	return nil
-}
-
-func (r *run) arm() {
-	if r.armed.CompareAndSwap(false, true) {
-		r.timer.Reset(patience)
-	}
-}
-
-// monitor is the timer's tick.
-func (r *run) monitor() {
-	now := r.turn.v.Load()
-	if now&turnState >= turnLeader && now == r.seen && !r.promote(now) {
-		r.timer.Reset(16 * patience) // all are stuck: look less often
-		return
-	}
-	r.seen = now
-	if r.again.Load() && r.turn.v.Load()&turnState != turnFree {
-		r.timer.Reset(patience)
-		return
-	}
-	r.armed.Store(false)
-	if r.again.Load() && r.turn.v.Load()&turnState != turnFree {
-		r.arm()
-	}
-}
-
-// promote takes the turn from who is stuck in request busy, and sees to it that
-// another has it. It returns false if there is none: the guest waits then.
-func (r *run) promote(busy uint64) bool {
-	if busy&turnState == turnVCPU {
-		if r.turn.revoke(busy) {
-			r.q.Kick() // the leader waits for it
-		}
-		return true
-	}
-	if r.idle.Load() == 0 && !r.spawn(job{}) {
-		return false
-	}
-	if r.turn.revoke(busy) {
-		r.lead <- struct{}{} // never blocks: there is only one leadership
-	}
-	return true
 }

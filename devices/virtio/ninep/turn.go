@@ -29,6 +29,9 @@ func (t *turn) take() bool {
 	return v&turnState == turnFree && t.v.CompareAndSwap(v, v|turnPopping)
 }
 
+// taken says whether somebody holds it.
+func (t *turn) taken() bool { return t.v.Load()&turnState != turnFree }
+
 // give ends the caller's turn. Precondition: it pops.
 func (t *turn) give() { t.v.Store(t.v.Load() &^ turnState) }
 
