@@ -126,8 +126,9 @@ func (t *fidTable) get(n uint32) (*fid, error) {
 }
 
 // quick says whether fid number n stands for a file on one of this host's own
-// filesystems and, if it is to be changed, one whose change copies nothing.
-func (t *fidTable) quick(n uint32, change bool) bool {
+// filesystems and, if it is to be changed, one whose change copies nothing or, if
+// it is to be written, one that is not synced then.
+func (t *fidTable) quick(n uint32, change, write bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.m[n]
@@ -136,6 +137,9 @@ func (t *fidTable) quick(n uint32, change bool) bool {
 		return false
 	case f.node == nil:
 		return true
+	}
+	if file := f.data(); write && file != nil && file.Synced() {
+		return false
 	}
 	return f.node.Local() && !(change && f.node.CopiesUp())
 }

@@ -25,6 +25,11 @@ func TestQuick(t *testing.T) {
 	check(t, r.Walk(1, 2, "stat"))
 	check(t, r.Walk(0, 3))
 	check(t, r.Create(3, "f", p9.OpenRDWR, 0o600, 0))
+	check(t, r.Walk(0, 5))
+	check(t, r.Create(5, "synced", p9.OpenRDWR|p9.OpenDSYNC, 0o600, 0))
+	check(t, r.Walk(0, 6, "synced"))
+	_, err = r.Call(&p9.Tlopen{FID: 6, Flags: p9.OpenWRONLY | p9.OpenDSYNC | p9.OpenSYNC})
+	check(t, err)
 	big := make([]byte, 2<<20)
 	for name, c := range map[string]struct {
 		m    p9.Message
@@ -36,6 +41,10 @@ func TestQuick(t *testing.T) {
 		"a page":                 {&p9.Tread{FID: 3, Count: 4096}, nil, true},
 		"much to read":           {&p9.Tread{FID: 3, Count: 2 << 20}, nil, false},
 		"a page to write":        {&p9.Twrite{FID: 3, Count: 4096}, big[:4096], true},
+		"to write and sync":      {&p9.Twrite{FID: 5, Count: 4096}, big[:4096], false},
+		"the same, opened":       {&p9.Twrite{FID: 6, Count: 4096}, big[:4096], false},
+		"to read what is synced": {&p9.Tread{FID: 5, Count: 4096}, nil, true},
+		"all anew":               {&p9.Tversion{Msize: 8192, Version: []byte(p9.Version)}, nil, false},
 		"much to write":          {&p9.Twrite{FID: 3, Count: uint32(len(big))}, big, false},
 		"open":                   {&p9.Tlopen{FID: 0}, nil, true},
 		"open to write":          {&p9.Tlopen{FID: 0, Flags: p9.OpenRDWR}, nil, true},

@@ -107,7 +107,9 @@ func (r *Request) Quick() bool {
 	}
 	change := false
 	switch r.hdr.Type {
-	case p9.TypeTversion, p9.TypeTattach:
+	case p9.TypeTversion:
+		return r.s.msize.Load() == 0 // a later one closes all files
+	case p9.TypeTattach:
 		return true
 	case p9.TypeTfsync, p9.TypeTflush:
 		return false
@@ -126,7 +128,7 @@ func (r *Request) Quick() bool {
 		change = true
 	}
 	// All these begin with a fid.
-	return r.hdr.Size <= maxQuick && len(r.body) >= 4 && r.s.fids.quick(binary.LittleEndian.Uint32(r.body), change)
+	return r.hdr.Size <= maxQuick && len(r.body) >= 4 && r.s.fids.quick(binary.LittleEndian.Uint32(r.body), change, r.hdr.Type == p9.TypeTwrite)
 }
 
 // Serve does what the request asks for and writes the reply into bufs. It

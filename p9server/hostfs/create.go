@@ -66,7 +66,7 @@ func (n *Node) createExcl(name []byte, flags, mode uint32, own Owner, opt OpenOp
 		_ = unix.Unlinkat(n.fd, string(name), 0)
 		return nil, nil, err
 	}
-	return node, &File{h: n.h, fd: fd, writable: flags&p9.OpenAccMode != p9.OpenRDONLY}, nil
+	return node, &File{h: n.h, fd: fd, writable: flags&p9.OpenAccMode != p9.OpenRDONLY, synced: synced(hostFlags)}, nil
 }
 
 // nodeOf makes a Node of an open fd's inode.

@@ -15,6 +15,7 @@ type File struct {
 	fd       int
 	dir      bool
 	writable bool
+	synced   bool
 
 	mu  sync.Mutex
 	pos int64 // guarded by mu: where the host's directory stream stands
@@ -91,7 +92,7 @@ func (n *Node) Open(flags uint32, opt OpenOptions) (*File, error) {
 	}
 	return &File{
 		h: n.h, fd: fd, dir: n.kind == unix.S_IFDIR,
-		writable: flags&p9.OpenAccMode != p9.OpenRDONLY,
+		writable: flags&p9.OpenAccMode != p9.OpenRDONLY, synced: synced(hostFlags),
 	}, nil
 }
 
@@ -103,6 +104,12 @@ func (f *File) IsDir() bool { return f.dir }
 
 // Writable says whether f was opened for writing.
 func (f *File) Writable() bool { return f.writable }
+
+// Synced says whether each write waits for the disk.
+func (f *File) Synced() bool { return f.synced }
+
+// synced: O_SYNC has the bit of O_DSYNC (open(2)).
+func synced(hostFlags int) bool { return hostFlags&unix.O_DSYNC != 0 }
 
 // ReadAt reads up to n bytes at off into bufs, after its first skip bytes.
 func (f *File) ReadAt(bufs [][]byte, skip, n int, off uint64) (int, error) {
