@@ -296,7 +296,7 @@ func (r *run) drain(who uint64, room *int) (kept bool, err error) {
 			r.backlog <- j // has room for a whole queue
 			continue
 		}
-		if kept, err = r.hold(j, who, listening); !kept || err != nil {
+		if kept, err = r.hold(j, who, listening && len(r.backlog) == 0); !kept || err != nil {
 			return kept, err
 		}
 	}
@@ -317,12 +317,11 @@ func (r *run) left() (kept bool, err error) {
 	}
 }
 
-// hold handles j and says whether the caller still has the turn. Unless the
-// driver will kick for the next chain, which may be there already, that one
-// waits for the turn.
-func (r *run) hold(j job, who uint64, listening bool) (kept bool, err error) {
+// hold handles j and says whether the caller still has the turn. It is not alone
+// if something waits for the turn, or may come without a kick of the driver.
+func (r *run) hold(j job, who uint64, alone bool) (kept bool, err error) {
 	busy := r.turn.handle(who)
-	if !listening {
+	if !alone {
 		r.again.Store(true)
 		r.arm()
 	}

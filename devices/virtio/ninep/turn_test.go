@@ -176,3 +176,58 @@ func TestPendingBehindStuckLeader(t *testing.T) {
 		})
 	}
 }
+
+// TestOnlyVCPUHeldUp: nobody can kick while a guest's only vCPU is held up, and it
+// is left alone afterwards all the same.
+func TestOnlyVCPUHeldUp(t *testing.T) {
+	me := goroutine()
+	var mine atomic.Int32
+	r := startQuick(t, 8, func(req, reply [][]byte) int {
+		if goroutine() == me {
+			mine.Add(1)
+		}
+		time.Sleep(2 * held)
+		return echo(req, reply)
+	}, always)
+	time.Sleep(20 * time.Millisecond) // the leader waits
+	q := r.drv.Queue(0)
+	for range 10 {
+		_ = q.Request([]byte("cold"), 16)
+	}
+	if n := mine.Load(); n < 1 || n > 2 { // a slow host may let the time pass
+		t.Errorf("%d of 10 slow requests on the vCPU", n)
+	}
+}
+
+// TestBacklogBehindStuckVCPU: what a vCPU has left to the leader does not wait
+// for the vCPU.
+func TestBacklogBehindStuckVCPU(t *testing.T) {
+	release := make(chan struct{})
+	r := startQuick(t, 1, func(req, reply [][]byte) int {
+		if string(req[0]) == "stuck" {
+			<-release
+		}
+		return echo(req, reply)
+	}, func(req [][]byte) bool { return string(req[0]) == "stuck" })
+	time.Sleep(20 * time.Millisecond) // the leader waits
+	q := r.drv.Queue(0)
+	q.Async = true
+	q.Add(q.Out([]byte("left")), q.In(16))
+	q.Add(q.Out([]byte("stuck")), q.In(16))
+	q.Kick()
+	for i := 0; ; i++ {
+		if u, ok := q.TryUsed(); ok {
+			if u.Written != 4 {
+				t.Errorf("used %+v", u)
+			}
+			break
+		}
+		if i == 1000 {
+			t.Error("what was left to the leader has been waiting for 1 s, with the leader idle")
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	close(release)
+	q.WaitUsed()
+}
