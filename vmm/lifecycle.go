@@ -96,8 +96,16 @@ func (vm *VM) kickAll() {
 // Stop ends the VM from outside. It does not wait; Run returns soon after.
 func (vm *VM) Stop() { vm.end(Exit{Reason: ReasonStopped}, nil) }
 
+// pauseWait bounds Pause.
+const pauseWait = 2 * time.Second
+
+// ErrHeldUp says that a vCPU does not leave a device: it waits for this host, for
+// a disk that does not answer.
+var ErrHeldUp = errors.New("vmm: a vCPU is held up by a device")
+
 // Pause returns when no vCPU is in the guest or in a device handler. What the
-// guest has asked for by kicks goes on in the devices.
+// guest has asked for by kicks goes on in the devices. After ErrHeldUp the VM runs
+// as before.
 func (vm *VM) Pause() error {
 	vm.mu.Lock()
 	vm.setGoal(goalPause)
@@ -106,7 +114,18 @@ func (vm *VM) Pause() error {
 
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
+	late := false
+	defer time.AfterFunc(pauseWait, func() {
+		vm.mu.Lock()
+		defer vm.mu.Unlock()
+		late = true
+		vm.moved.Broadcast()
+	}).Stop()
 	for vm.goal.Load() == goalPause && vm.parked < vm.live {
+		if late {
+			vm.setGoal(goalRun)
+			return ErrHeldUp
+		}
 		vm.moved.Wait()
 	}
 	if vm.goal.Load() == goalStop {

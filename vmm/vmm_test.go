@@ -1,8 +1,10 @@
 package vmm
 
 import (
+	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/lucid-containers/lucid/internal/eventfd"
@@ -112,5 +114,18 @@ func TestPortRead(t *testing.T) {
 	p := []byte{0, 0}
 	if v.portRead(0x3f4, p); p[0] != 0xff || p[1] != 0xff {
 		t.Errorf("without a bus: % x", p)
+	}
+}
+
+// TestPauseHeldUp: a vCPU that a device keeps cannot be paused, and nobody waits
+// for it for ever.
+func TestPauseHeldUp(t *testing.T) {
+	vm := &VM{live: 1}
+	vm.moved = sync.NewCond(&vm.mu)
+	if err := vm.Pause(); !errors.Is(err, ErrHeldUp) {
+		t.Fatalf("Pause = %v", err)
+	}
+	if goal := vm.goal.Load(); goal != goalRun {
+		t.Fatalf("goal %d after it", goal)
 	}
 }

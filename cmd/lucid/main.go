@@ -7,7 +7,6 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/lucid-containers/lucid/internal/gomonitor"
 	"github.com/lucid-containers/lucid/internal/runtime"
 )
 
@@ -24,7 +23,6 @@ The ID is a name of your choice, unique on the host. "lucid check" says whether
 this host can run VMs.`
 
 func main() {
-	gomonitor.Quiet()
 	// Not through package cli: the sandbox process is to start fast and small.
 	if len(os.Args) > 1 && os.Args[1] == sandboxName {
 		os.Exit(sandboxMain())

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lucid-containers/lucid/internal/control"
+	"github.com/lucid-containers/lucid/internal/gomonitor"
 	"github.com/lucid-containers/lucid/internal/oci"
 	"github.com/lucid-containers/lucid/internal/wire"
 	"github.com/lucid-containers/lucid/vmm"
@@ -54,6 +55,7 @@ type vmEnd struct {
 // Main is the sandbox process from its configuration to its exit status,
 // which it returns.
 func Main(child *control.Child, log *slog.Logger) int {
+	gomonitor.Quiet()
 	early := startVM()
 	signals := catchSignals()
 	s := &sandbox{
@@ -97,11 +99,13 @@ func (s *sandbox) routineSettled() {
 	select {
 	case <-s.c.started:
 	case <-time.After(settled): // created and not started: it may stay so for long
+		gomonitor.Release()
 		s.writeTimeline()
 		trim()
 		<-s.c.started
 	}
 	time.Sleep(settled)
+	gomonitor.Release()
 	s.writeTimeline()
 	trim()
 	time.Sleep(settledLate - settled)

@@ -42,7 +42,8 @@ func (c *container) pauseVM() error {
 	if c.pause.on {
 		return errPaused
 	}
-	// With the locks held: vCPUs leave the guest at once when they are asked.
+	// With the locks held: vCPUs leave the guest at once when they are asked, or
+	// Pause gives up after two seconds.
 	if err := c.vm.Pause(); err != nil {
 		return err
 	}
