@@ -83,11 +83,7 @@ func openMachine(early *earlyVM, launch *control.Launch, plan *oci.Plan, guestOu
 		return restoreMachine(launch.MakeTemplate, state, cfg, plan, files, guestOut, log)
 	}
 	if launch.Template != "" {
-		state, err := readSaved(launch.Template)
-		if err != nil {
-			return nil, templateError(err)
-		}
-		m, err := restoreMachine(launch.Template, state, cfg, plan, files, guestOut, log)
+		m, err := fromTemplate(launch.Template, cfg, plan, files, guestOut, log)
 		if err != nil {
 			return nil, templateError(err)
 		}

@@ -138,6 +138,27 @@ func readSaved(dir string) (*saved, error) {
 	return s, nil
 }
 
+// fromTemplate is a machine that goes on from the template in dir. Another process
+// may put a new template there at any time: state and memory must be of one.
+func fromTemplate(dir string, cfg vmm.Config, plan *oci.Plan, files *p9server.Server, guestOut io.Writer, log *slog.Logger) (*machine, error) {
+	before, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	state, err := readSaved(dir)
+	if err != nil {
+		return nil, err
+	}
+	m, err := restoreMachine(dir, state, cfg, plan, files, guestOut, log)
+	if err != nil {
+		return nil, err
+	}
+	if after, err := os.Stat(dir); err == nil && !os.SameFile(before, after) {
+		return nil, fmt.Errorf("%s: it was replaced meanwhile", dir)
+	}
+	return m, nil
+}
+
 // restoreMachine is a machine that goes on from the template in dir with the
 // state s.
 func restoreMachine(dir string, s *saved, cfg vmm.Config, plan *oci.Plan, files *p9server.Server, guestOut io.Writer, log *slog.Logger) (*machine, error) {
