@@ -103,7 +103,7 @@ bench: all bin/lab bin/lucid-bench ## the quick benchmark here and in the lab, b
 	stage=$$(mktemp -d) && trap 'rm -rf "$$stage"' EXIT && mkdir "$$stage/guest" && cp -r bin "$$stage/" && cp -r guest/out "$$stage/guest/" && \
 	tar=$$($(GO) run ./test/rootfs/path) && status=0 && \
 	{ "$$stage/bin/lucid-bench" -n $(BENCH_N) -limit $(BENCH_LIMIT) -rootfs $$tar -out bench/out/here.jsonl $(BENCH_CASES) || status=1; } && \
-	{ LAB_TIMEOUT=16m LAB_OUT=$(CURDIR)/bench/out LAB_MEMFILES="$$stage $$tar" "$$stage/bin/lab" -- \
+	{ LAB_TIMEOUT=16m LAB_MEM=8192 LAB_OUT=$(CURDIR)/bench/out LAB_MEMFILES="$$stage $$tar" "$$stage/bin/lab" -- \
 	  "$$stage/bin/lucid-bench -n $(BENCH_LAB_N) -limit $(BENCH_LAB_LIMIT) -budget $(BENCH_BUDGET) -rootfs $$tar -out $(CURDIR)/bench/out/lab.jsonl $(BENCH_LAB_CASES)" || status=1; } && \
 	bin/lucid-bench report -out bench/out/report.html bench/out/*.jsonl && exit $$status
 	@echo "bench/out/report.html"

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -353,5 +354,20 @@ func TestInTurns(t *testing.T) {
 	})
 	if !errors.Is(err, bad) || done.Load() > 100 {
 		t.Errorf("%d done, %v", done.Load(), err)
+	}
+}
+
+// TestInRound: each subject begins once in as many rounds as there are, and none is left out.
+func TestInRound(t *testing.T) {
+	list := []string{"a", "b", "c"}
+	var got []string
+	for i := range 4 {
+		got = append(got, strings.Join(inRound(i, list), ""))
+	}
+	if want := []string{"abc", "bca", "cab", "abc"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if all := inRound(3, []string{}); len(all) != 0 {
+		t.Errorf("%v of nothing", all)
 	}
 }

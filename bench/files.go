@@ -20,7 +20,7 @@ func files(ctx context.Context, w *World) ([]Result, error) {
 	list := usable(ctx, w, &c, []subject{lucidSubject("lucid"), newQEMU(), hostSubject{}})
 	n := w.runs(4)
 	for i := range w.rounds(n) {
-		for _, s := range list {
+		for _, s := range inRound(i, list) {
 			w.progress("9p: %d of %d: %s", i+1, n, s.name())
 			if err := filesOnce(ctx, w, &c, s, "", w.fileBudget()); err != nil {
 				return c.results, err
@@ -36,7 +36,7 @@ func cacheModes(ctx context.Context, w *World) ([]Result, error) {
 	list := usable(ctx, w, &c, []subject{lucidSubject("lucid"), newQEMU()})
 	n := w.runs(4)
 	for i := range w.rounds(n) {
-		for _, s := range list {
+		for _, s := range inRound(i, list) {
 			for _, mode := range []string{oci.CacheMmap, oci.CacheNone, oci.CacheLoose} {
 				w.progress("9p-cache: %d of %d: %s, %s", i+1, n, s.name(), mode)
 				if err := filesOnce(ctx, w, &c, s, mode, w.fileBudget()/2); err != nil {

@@ -29,7 +29,7 @@ func start(ctx context.Context, w *World) ([]Result, error) {
 	list := usable(ctx, w, &c, starters())
 	n := w.runs(10)
 	for i := range w.rounds(n) {
-		for _, s := range list {
+		for _, s := range inRound(i, list) {
 			w.progress("start: %d of %d: %s", i+1, n, s.name())
 			for _, args := range [][]string{{"echo", "x"}, {"true"}} {
 				first, end, err := once(ctx, w, s, args...)
@@ -129,7 +129,7 @@ func crowd(ctx context.Context, w *World, all []subject, count, width, rounds in
 	var c collector
 	list := usable(ctx, w, &c, all)
 	for i := range w.rounds(rounds) {
-		for _, s := range list {
+		for _, s := range inRound(i, list) {
 			w.progress("%d containers, %d at a time: %d of %d: %s", count, width, i+1, rounds, s.name())
 			bundles := make([]*bundle, count)
 			for i := range bundles {

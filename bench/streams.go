@@ -21,7 +21,7 @@ func streams(ctx context.Context, w *World) ([]Result, error) {
 	})
 	n := w.runs(3)
 	for i := range w.rounds(n) {
-		for _, s := range list {
+		for _, s := range inRound(i, list) {
 			w.progress("streams: %d of %d: %s", i+1, n, s.name())
 			if err := stream(ctx, w, &c, s); err != nil {
 				return c.results, fmt.Errorf("%s: %w", s.name(), err)

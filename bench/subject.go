@@ -187,3 +187,12 @@ func lastLine(text string) string {
 
 // since is in milliseconds.
 func since(begin, end time.Time) float64 { return float64(end.Sub(begin).Microseconds()) / 1000 }
+
+// inRound is the list in the order of round i. Another one begins each time: who is first pays for how the host's memory was left.
+func inRound[S any](i int, list []S) []S {
+	if len(list) == 0 {
+		return nil
+	}
+	k := i % len(list)
+	return slices.Concat(list[k:], list[:k])
+}
