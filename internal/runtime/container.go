@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -191,7 +192,7 @@ func (c *Container) Start() error {
 			}
 			return ce
 		}
-		if !alive(c.dir) {
+		if !alive(c.dir) || hungUp(err) {
 			return ErrStartStopped
 		}
 		return err
@@ -235,11 +236,23 @@ func (c *Container) Signal(sig unix.Signal) error {
 		return nil // it went away while it was asked: the signal came too late, or did it
 	case sig == unix.SIGKILL:
 		return signalProcess(rec.Pid, rec.StartTime, unix.SIGKILL)
-	case !alive(c.dir), errors.Is(err, unix.ECONNREFUSED):
-		return ErrNotRunning // refused: a process at its end closes its socket before its lock
+	case !alive(c.dir), hungUp(err):
+		return ErrNotRunning
 	default:
 		return err
 	}
+}
+
+// hungUp says whether a call on a control socket failed because nobody is there: a
+// sandbox process at its end closes its socket before its lock, and what is in
+// the state directory by then may be another container's.
+func hungUp(err error) bool {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, unix.ECONNRESET, unix.EPIPE, unix.ECONNREFUSED, os.ErrNotExist} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // call makes one call on the control socket.
@@ -313,7 +326,7 @@ func (c *Container) AwaitOOM(ctx context.Context, seen uint64) (uint64, error) {
 	switch {
 	case err == nil:
 		return got.Kills, nil
-	case errors.As(err, &ce) && ce.Kind == control.KindNotRunning, !alive(c.dir):
+	case errors.As(err, &ce) && ce.Kind == control.KindNotRunning, !alive(c.dir), hungUp(err):
 		return seen, ErrNotRunning
 	default:
 		return seen, err

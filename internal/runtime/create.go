@@ -19,7 +19,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -310,7 +309,7 @@ func handshake(launch *os.File, c *Container, cfg CreateConfig) error {
 		return ready.Error
 	case err == nil:
 		return nil
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+	case hungUp(err):
 		// The socket closed: the process is ending or has ended.
 		select {
 		case <-c.child.exited:

@@ -36,7 +36,7 @@ func (c *Container) operate(method string, params, result any, wrong error, allo
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &ce) && ce.Kind == control.KindNotRunning, !alive(c.dir):
+	case errors.As(err, &ce) && ce.Kind == control.KindNotRunning, !alive(c.dir), hungUp(err):
 		return ErrNotRunning
 	case errors.As(err, &ce):
 		return ce
