@@ -16,6 +16,9 @@ func (r *run) arm() {
 	}
 }
 
+// wanted says whether somebody waits for a turn that another one has.
+func (r *run) wanted() bool { return r.again.Load() && r.turn.taken() }
+
 // monitor is the timer's tick.
 func (r *run) monitor() {
 	if r.over() {
@@ -28,12 +31,12 @@ func (r *run) monitor() {
 		return
 	}
 	r.seen = now
-	if r.again.Load() && r.turn.v.Load()&turnState != turnFree {
+	if r.wanted() {
 		r.timer.Reset(patience)
 		return
 	}
 	r.armed.Store(false)
-	if r.again.Load() && r.turn.v.Load()&turnState != turnFree {
+	if r.wanted() {
 		r.arm()
 	}
 }

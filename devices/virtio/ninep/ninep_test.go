@@ -105,6 +105,13 @@ func startQuick(t testing.TB, workers int, handle func(req, reply [][]byte) int,
 	return r
 }
 
+// awaitServe returns when a request of the first session is being served.
+func (r *rig) awaitServe() {
+	for r.sessions[0].running.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func TestConfigSpace(t *testing.T) {
 	r := start(t, 0, echo)
 	if id := r.drv.Get32(virtqtest.RegDeviceID); id != 9 {
@@ -344,9 +351,7 @@ func TestResetStuck(t *testing.T) {
 	q := r.drv.Queue(0)
 	q.Add(q.Out([]byte("stuck")), q.In(16))
 	q.Kick()
-	for r.sessions[0].running.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	r.awaitServe()
 	begin := time.Now()
 	r.drv.Set32(virtqtest.RegStatus, 0)
 	if d := time.Since(begin); d > mmio.ResetWait+time.Second {

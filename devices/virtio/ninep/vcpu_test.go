@@ -97,9 +97,7 @@ func TestStuckVCPU(t *testing.T) {
 	q.Async = true
 	q.Add(q.Out([]byte("stuck")), q.In(16))
 	q.Kick()
-	for r.sessions[0].running.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	r.awaitServe()
 	for range 20 {
 		q.Add(q.Out([]byte("quick")), q.In(16))
 		q.Kick()
@@ -178,9 +176,7 @@ func TestResetStuckVCPU(t *testing.T) {
 	q.Async = true
 	q.Add(q.Out([]byte("stuck")), q.In(16))
 	q.Kick()
-	for r.sessions[0].running.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	r.awaitServe()
 	if err := r.tr.Reset(); !errors.Is(err, mmio.ErrBusy) {
 		t.Fatalf("Reset = %v", err)
 	}
