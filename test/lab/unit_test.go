@@ -29,7 +29,7 @@ func TestParseOptions(t *testing.T) {
 	}
 	want := &options{
 		Args: []string{"-prog", "a b"}, Verbose: true, MemMiB: 512, CPUs: 4, Timeout: 90 * time.Second,
-		CPU: "max,+svm", KVM: "npt=0", QEMU: "qemu-system-x86_64", Cache: "/nowhere/.cache/lucid/lab",
+		CPU: defaultCPU, KVM: "npt=0", QEMU: "qemu-system-x86_64", Cache: "/nowhere/.cache/lucid/lab",
 	}
 	if d := cmp.Diff(want, o); d != "" {
 		t.Error(d)
@@ -118,7 +118,7 @@ func TestParseModinfo(t *testing.T) {
 
 func TestQEMUArgs(t *testing.T) {
 	k := &kernel{Vmlinux: "/k/vmlinux"}
-	o := &options{MemMiB: 1024, CPUs: 2, CPU: "max,+svm"}
+	o := &options{MemMiB: 1024, CPUs: 2, CPU: defaultCPU}
 	args := strings.Join(qemuArgs(o, k, nil), " ")
 	for _, want := range []string{
 		"tcg,thread=multi", "-smp 2", "-m 1024M ", "-kernel /k/vmlinux -initrd /proc/self/fd/8",
