@@ -5,20 +5,26 @@ package gomonitor
 import (
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 const tasks = "/proc/self/task"
 
-// Quiet makes the monitor wait for its turn (SCHED_BATCH, sched(7)). Whenever the
-// process has been idle it sleeps 20 µs fifty times in a row, and takes the CPU from
-// whom it finds there after each: from a vCPU that is an exit and two switches, for
-// nothing. Where a CPU is idle it wakes as before. Threads that the monitor starts
-// inherit the policy, and programs that these start, until Release.
+// slack is by how much the monitor's sleeps may be late, in nanoseconds: as long as
+// the longest that it asks for.
+const slack = "10000000"
+
+// Quiet lets the monitor sleep longer than it asks for (timer slack, proc(5)).
+// Whenever the process has been idle it sleeps 20 µs fifty times in a row, and a vCPU in
+// KVM_RUN counts as idle: for a start that takes a second these are thousands of wake-ups
+// that find nothing to do. What it is there for comes 10 ms late at most: it takes the right to run
+// goroutines away from a thread whose system call blocks while others wait. So the process
+// should have one more of these rights (GOMAXPROCS) than vCPUs, until Release.
 //
 // The runtime starts the monitor before anything else, so it is the second thread.
-// Errors cost time only.
+// Threads that the monitor starts inherit the slack. Errors cost time only.
 func Quiet() {
 	fd, err := unix.Open(tasks, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -32,7 +38,7 @@ func Quiet() {
 	}
 	_, _, tids := unix.ParseDirent(buf[:n], 2, nil)
 	if len(tids) == 2 {
-		setPolicy(tids[1], unix.SCHED_NORMAL, unix.SCHED_BATCH)
+		setSlack(tids[1], slack)
 	}
 }
 
@@ -42,26 +48,29 @@ func Release() {
 	if err != nil {
 		return
 	}
-	main, err := unix.SchedGetAttr(os.Getpid(), 0)
-	if err != nil || main.Policy == unix.SCHED_BATCH {
-		return // who started the process wants it so
-	}
+	main := getSlack(strconv.Itoa(os.Getpid()))
 	for _, t := range threads {
-		setPolicy(t.Name(), unix.SCHED_BATCH, unix.SCHED_NORMAL)
+		if main != "" && getSlack(t.Name()) == slack {
+			setSlack(t.Name(), main)
+		}
 	}
 }
 
-// setPolicy changes the policy of a thread that has the policy from, and nothing
-// else of it.
-func setPolicy(thread string, from, to uint32) {
-	tid, err := strconv.Atoi(thread)
+func slackFile(thread string) string { return "/proc/" + thread + "/timerslack_ns" }
+
+// getSlack returns nothing where it cannot be read.
+func getSlack(thread string) string {
+	text, err := os.ReadFile(slackFile(thread))
 	if err != nil {
-		return
+		return ""
 	}
-	attr, err := unix.SchedGetAttr(tid, 0)
-	if err != nil || attr.Policy != from {
-		return
+	return strings.TrimSpace(string(text))
+}
+
+func setSlack(thread, to string) {
+	fd, err := unix.Open(slackFile(thread), unix.O_WRONLY|unix.O_CLOEXEC, 0) // not os.WriteFile, which would ask the poller
+	if err == nil {
+		_, _ = unix.Write(fd, []byte(to))
+		_ = unix.Close(fd)
 	}
-	attr.Policy = to
-	_ = unix.SchedSetAttr(tid, attr, 0)
 }

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,11 +39,23 @@ const (
 // SandboxEnv is what Config.SandboxEnv is outside of tests. The Go runtime
 // reads these before anything of ours runs. Until the start is over it collects
 // no garbage, for that took a fifth of the start, unless there is much of it;
-// package sandbox then says how little it keeps. Besides the vCPUs, which sit in
+// package sandbox then says how little it keeps. Besides the vCPU, which sits in
 // the kernel, the process has little to do at once.
 func SandboxEnv() []string {
-	return []string{"GOGC=off", "GOMEMLIMIT=24MiB", "GOMAXPROCS=2"}
+	return []string{"GOGC=off", "GOMEMLIMIT=24MiB", maxProcs(1)}
 }
+
+// sandboxEnv is env for a VM of so many vCPUs.
+func sandboxEnv(env []string, vcpus int) []string {
+	if vcpus <= 1 {
+		return env
+	}
+	return append(slices.Clip(env), maxProcs(vcpus)) // the last one counts (os/exec)
+}
+
+// maxProcs leaves one goroutine at work where all vCPUs are in the guest: package
+// gomonitor wants that.
+func maxProcs(vcpus int) string { return "GOMAXPROCS=" + strconv.Itoa(vcpus+1) }
 
 // Runtime keeps containers under one root directory.
 type Runtime struct {
