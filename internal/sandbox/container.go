@@ -157,10 +157,6 @@ func (c *container) create(ctx context.Context, streams wire.Expecter, files *st
 		}
 		spec.Process = &p
 	}
-	guest, err := guestSpec(&spec)
-	if err != nil {
-		return err
-	}
 	state, err := c.hookState()
 	if err != nil {
 		return err
@@ -182,7 +178,7 @@ func (c *container) create(ctx context.Context, streams wire.Expecter, files *st
 	}
 	var created wire.Created
 	err = c.client.Call(ctx, wire.MethodCreateContainer, &wire.CreateContainer{
-		ID: c.id, Spec: *guest, State: state, Rootfs: c.plan.Host.Rootfs.Name, MountExports: exports, IO: names, Seccomp: filter,
+		ID: c.id, Spec: *guestSpec(&spec), State: state, Rootfs: c.plan.Host.Rootfs.Name, MountExports: exports, IO: names, Seccomp: filter,
 	}, &created)
 	if err != nil {
 		files.cancel()
