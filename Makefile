@@ -16,6 +16,8 @@ LDHOST      := -X runtime.godebugDefault=disablethp=1
 FUZZTIME    ?= 10m
 
 export CGO_ENABLED := 0
+# Go 1.27's implementation of encoding/json: it looks at a type when it meets one, that of Go 1.26 at all of config.json's at once.
+export GOEXPERIMENT := $(if $(filter go1.26%,$(shell $(GO) env GOVERSION)),jsonv2)
 
 .DEFAULT_GOAL := all
 .PHONY: all help bin containerd-v2 containerd-client demo demo-lab test unit kvm-lab validation count bench lint fuzz install e2e-lab e2e-kvm rootfs clean FORCE
