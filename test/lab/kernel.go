@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -178,6 +179,9 @@ func unpack(dir, deb string) error {
 	if err := vmlinux(filepath.Join(dir, "vmlinux"), bz); err != nil {
 		return err
 	}
+	if err := unpackModules(dir); err != nil {
+		return err
+	}
 	// modules.dep serves modprobe (and the kernel's autoloading) in L1; the
 	// lab itself does without, so a host without kmod is fine.
 	if depmod, err := exec.LookPath("depmod"); err == nil {
@@ -228,6 +232,26 @@ func unpackTar(dir string, r *tar.Reader) (bz []byte, err error) {
 	}
 }
 
+// unpackModules unpacks the modules of kernels that compress them: Debian's from 6.12 on.
+func unpackModules(dir string) error {
+	var packed []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".ko.xz") {
+			packed = append(packed, path)
+		}
+		return err
+	})
+	if err != nil || len(packed) == 0 {
+		return err
+	}
+	for some := range slices.Chunk(packed, 500) {
+		if out, err := exec.Command("xz", append([]string{"-d", "--"}, some...)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("xz: %s", bytes.TrimSpace(out))
+		}
+	}
+	return nil
+}
+
 // vmlinux unpacks the payload of a bzImage on the host: in L1 its own xz
 // decompressor takes seconds under TCG. Layout: Documentation/arch/x86/boot.rst,
 // setup_sects 0x1f1, payload_offset 0x248, payload_length 0x24c.
@@ -242,20 +266,26 @@ func vmlinux(path string, bz []byte) error {
 		return errors.New("vmlinuz is cut off")
 	}
 	payload := bz[off : end-4] // the last four bytes are the unpacked size
-	if !bytes.HasPrefix(payload, []byte("\xfd7zXZ\x00")) {
-		return errors.New("payload of vmlinuz is not xz")
+	// The programs: the xz payload uses the x86 BCJ filter, which the Go
+	// packages lack.
+	var tool []string
+	switch {
+	case bytes.HasPrefix(payload, []byte("\xfd7zXZ\x00")):
+		tool = []string{"xz", "-dc", "--single-stream"}
+	case bytes.HasPrefix(payload, []byte("\x28\xb5\x2f\xfd")):
+		tool = []string{"zstd", "-dc"}
+	default:
+		return errors.New("payload of vmlinuz is neither xz nor zstd")
 	}
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	// xz the program: the payload uses the x86 BCJ filter, which the Go
-	// packages lack.
-	cmd := exec.Command("xz", "-dc", "--single-stream")
+	cmd := exec.Command(tool[0], tool[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(payload), f, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("xz: %w", err)
+		return fmt.Errorf("%s: %w", tool[0], err)
 	}
 	return f.Close()
 }

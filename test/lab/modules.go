@@ -4,6 +4,7 @@ import (
 	"debug/elf"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,7 +14,7 @@ import (
 // themselves (.modinfo), because a kernel package has no modules.dep: depmod
 // makes that at installation.
 type moduleTree struct {
-	files map[string]string          // name with '_' → path
+	files map[string]string          // name with '_' → path; "" for what the kernel has built in
 	deps  func(string) (deps, error) // of a path; a field for tests
 }
 
@@ -26,7 +27,14 @@ type deps struct {
 // openModuleTree indexes dir (…/lib/modules/RELEASE).
 func openModuleTree(dir string) (*moduleTree, error) {
 	t := &moduleTree{files: make(map[string]string), deps: readDeps}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	builtin, err := os.ReadFile(filepath.Join(dir, "modules.builtin"))
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(builtin)) {
+		t.files[moduleName(strings.TrimSpace(line))] = ""
+	}
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() && strings.HasSuffix(path, ".ko") {
 			t.files[moduleName(path)] = path
 		}
@@ -41,8 +49,8 @@ func moduleName(path string) string {
 }
 
 // resolve returns the paths of names and all they need, each once, every
-// module after those it needs. What the tree lacks is taken to be built in
-// only when optional is set or it is a soft dependency.
+// module after those it needs, without what is built in. What the tree lacks is an error
+// unless it is a soft dependency.
 func (t *moduleTree) resolve(names []string) ([]string, error) {
 	var order []string
 	const visiting, done = 1, 2
@@ -60,7 +68,7 @@ func (t *moduleTree) resolve(names []string) ([]string, error) {
 			return fmt.Errorf("module %s needs itself", name)
 		}
 		path, ok := t.files[name]
-		if !ok && soft {
+		if ok && path == "" || !ok && soft {
 			return nil
 		}
 		if !ok {
