@@ -12,14 +12,14 @@ import (
 
 const tasks = "/proc/self/task"
 
-// slack is by how much the monitor's sleeps may be late, in nanoseconds: as long as
-// the longest that it asks for.
-const slack = "10000000"
+// slack is by how much the monitor's sleeps may be late, in nanoseconds: four times the
+// longest that it asks for.
+const slack = "40000000"
 
 // Quiet lets the monitor sleep longer than it asks for (timer slack, proc(5)).
 // Whenever the process has been idle it sleeps 20 µs fifty times in a row, and a vCPU in
 // KVM_RUN counts as idle: for a start that takes a second these are thousands of wake-ups
-// that find nothing to do. What it is there for comes 10 ms late at most: it takes the right to run
+// that find nothing to do. What it is there for comes so much later: it takes the right to run
 // goroutines away from a thread whose system call blocks while others wait. So the process
 // should have one more of these rights (GOMAXPROCS) than vCPUs, until Release.
 //
