@@ -61,8 +61,6 @@ func (d *daemon) Forward(_ context.Context, r *apievents.ForwardRequest) (*empty
 	return &emptypb.Empty{}, nil
 }
 
-// topics are those of the events; one that came twice in a row counts once, for its first answer
-// may have been lost with the connection.
 func (d *daemon) topics() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -70,7 +68,7 @@ func (d *daemon) topics() []string {
 	for _, e := range d.events {
 		all = append(all, e.Topic)
 	}
-	return slices.Compact(all)
+	return all
 }
 
 // want waits for as many events and compares them.
@@ -106,7 +104,10 @@ func TestEventsSurviveARestart(t *testing.T) {
 	d.listen(t)
 	publish()
 	p.close(20 * time.Second)
-	d.want(t, want...)
+	// An event whose answer was lost with the connection comes twice.
+	if got := slices.Compact(d.topics()); !slices.Equal(got, want) {
+		t.Errorf("events\n%v, want\n%v", got, want)
+	}
 	if e := d.events[0]; e.Namespace != "ns" || e.Event.TypeUrl != "containerd.events.TaskStart" || e.Timestamp.AsTime().IsZero() {
 		t.Errorf("%v", e)
 	}
