@@ -113,7 +113,7 @@ func configInputs() []badInput {
 		{name: "terminal a word", args: "create ID", from: `"terminal": false`, to: `"terminal": "no"`, code: 1, want: "process.terminal: a JSON string does not fit here", runc: alike},
 		{name: "uid negative", args: "create ID", from: `"uid": 0`, to: `"uid": -1`, code: 1, want: "process.user.uid: a JSON number -1 does not fit here", runc: alike},
 		{name: "uid a name", args: "create ID", from: `"uid": 0`, to: `"uid": "root"`, code: 1, want: "process.user.uid: a JSON string does not fit here", runc: alike},
-		{name: "env a number", args: "create ID", from: `"env": [`, to: `"env": [1, `, code: 1, want: "process.env", runc: none},
+		{name: "env a number", args: "create ID", from: `"env": [`, to: `"env": [1, `, code: 1, want: "process.env: a JSON number does not fit here", runc: alike},
 		{name: "rlimit unknown", args: "create ID", from: "RLIMIT_NOFILE", to: "RLIMIT_NOPE", code: 1, want: `process.rlimits[0].type: "RLIMIT_NOPE" is not a resource limit`, runc: alike},
 		{name: "rlimit soft above hard", args: "create ID", from: `"soft": 1024`, to: `"soft": 4096`, code: 1, want: "process.rlimits[0]: soft 4096 is above hard 1024", runc: alike},
 		{name: "mounts an object", args: "create ID", from: `"mounts": [`, to: `"mounts": {}, "x": [`, code: 1, want: "mounts: a JSON object does not fit here", runc: alike},

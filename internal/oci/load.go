@@ -8,6 +8,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -95,9 +98,18 @@ func parse(name string, data []byte) (*specs.Spec, error) {
 		return nil, fmt.Errorf("%s: line %d: a JSON %s does not fit here", name, line(data, kind.Offset), kind.Value)
 	case errors.As(err, &kind):
 		return nil, fmt.Errorf("%s: line %d: %s: a JSON %s does not fit here",
-			name, line(data, kind.Offset), kind.Field, kind.Value)
+			name, line(data, kind.Offset), withoutIndices(kind.Field), kind.Value)
 	}
 	return nil, fmt.Errorf("%s: %w", name, err)
+}
+
+// withoutIndices is the path of a field without those of lists, which Go 1.27's
+// encoding/json has in it and that of Go 1.26 has not.
+func withoutIndices(path string) string {
+	return strings.Join(slices.DeleteFunc(strings.Split(path, "."), func(name string) bool {
+		_, err := strconv.ParseUint(name, 10, 64)
+		return err == nil
+	}), ".")
 }
 
 // line is the 1-based line of an offset.
