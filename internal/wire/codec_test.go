@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lucid-containers/lucid/internal/filltest"
 	"github.com/lucid-containers/lucid/internal/wire"
 )
 
@@ -37,47 +38,12 @@ var messages = []any{
 	wire.ContainerOOM{},
 }
 
-// fill gives everything in v a value that is not zero, and another one each time.
-func fill(v reflect.Value, n *int) {
-	*n++
-	switch v.Kind() {
-	case reflect.Bool:
-		v.SetBool(true)
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		v.SetInt(int64(-*n % 100))
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		v.SetUint(uint64(*n % 100))
-	case reflect.String:
-		v.SetString(strings.Repeat("ä\x00", *n%5+1))
-	case reflect.Slice:
-		v.Set(reflect.MakeSlice(v.Type(), 3, 3))
-		for i := range 3 {
-			fill(v.Index(i), n)
-		}
-	case reflect.Map:
-		v.Set(reflect.MakeMap(v.Type()))
-		for range 3 {
-			key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
-			fill(key, n)
-			fill(value, n)
-			v.SetMapIndex(key, value)
-		}
-	case reflect.Pointer:
-		v.Set(reflect.New(v.Type().Elem()))
-		fill(v.Elem(), n)
-	case reflect.Struct:
-		for i := range v.NumField() {
-			fill(v.Field(i), n)
-		}
-	}
-}
-
 func TestCodecRoundTrip(t *testing.T) {
 	for _, m := range messages {
 		for _, full := range []bool{false, true} {
 			want := reflect.New(reflect.TypeOf(m))
 			if n := 0; full {
-				fill(want.Elem(), &n)
+				filltest.Fill(want.Elem(), &n)
 			}
 			data, err := wire.Marshal(want.Interface())
 			if err != nil {
@@ -146,7 +112,7 @@ func TestCodecMemory(t *testing.T) {
 func FuzzUnmarshal(f *testing.F) {
 	n := 0
 	v := reflect.New(reflect.TypeFor[wire.CreateContainer]())
-	fill(v.Elem(), &n)
+	filltest.Fill(v.Elem(), &n)
 	seed, err := wire.Marshal(v.Interface())
 	if err != nil {
 		f.Fatal(err)
