@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -224,7 +225,7 @@ func (r *Runtime) start(c *Container, cfg CreateConfig) (*os.File, error) {
 	}
 	cmd := exec.Command(r.sandbox[0], append(r.sandbox[1:len(r.sandbox):len(r.sandbox)], c.id)...)
 	cmd.Args[0] = "lucid"
-	cmd.Env, cmd.Dir = sandboxEnv(r.env, cfg.Plan.VM.VCPUs), "/"
+	cmd.Env, cmd.Dir = append(slices.Clip(r.env), maxProcs(cfg.Plan.VM.VCPUs)), "/" // of two GOMAXPROCS the last counts (os/exec)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = cfg.Stdio[0], cfg.Stdio[1], cfg.Stdio[2]
 	cmd.ExtraFiles = files
 	// A session of its own: a terminal's hang-up or ^C is not for it. With a

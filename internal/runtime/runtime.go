@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
@@ -43,14 +42,6 @@ const (
 // the kernel, the process has little to do at once.
 func SandboxEnv() []string {
 	return []string{"GOGC=off", "GOMEMLIMIT=24MiB", maxProcs(1)}
-}
-
-// sandboxEnv is env for a VM of so many vCPUs.
-func sandboxEnv(env []string, vcpus int) []string {
-	if vcpus <= 1 {
-		return env
-	}
-	return append(slices.Clip(env), maxProcs(vcpus)) // the last one counts (os/exec)
 }
 
 // maxProcs leaves one goroutine at work where all vCPUs are in the guest: package
