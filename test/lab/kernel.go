@@ -241,7 +241,7 @@ func unpackModules(dir string) error {
 		}
 		return err
 	})
-	if err != nil || len(packed) == 0 {
+	if err != nil {
 		return err
 	}
 	for some := range slices.Chunk(packed, 500) {
@@ -273,6 +273,9 @@ func vmlinux(path string, bz []byte) error {
 	case bytes.HasPrefix(payload, []byte("\xfd7zXZ\x00")):
 		tool = []string{"xz", "-dc", "--single-stream"}
 	case bytes.HasPrefix(payload, []byte("\x28\xb5\x2f\xfd")):
+		if _, err := exec.LookPath("zstd"); err != nil {
+			return missing("zstd", "zstd")
+		}
 		tool = []string{"zstd", "-dc"}
 	default:
 		return errors.New("payload of vmlinuz is neither xz nor zstd")

@@ -82,7 +82,7 @@ func TestResolve(t *testing.T) {
 	tree := &moduleTree{files: map[string]string{}}
 	all := map[string]deps{
 		"kvm_amd": {Need: []string{"kvm", "ccp"}},
-		"kvm":     {Need: []string{"irqbypass"}, Pre: []string{"not_there"}},
+		"kvm":     {Need: []string{"irqbypass", "in_the_kernel"}, Pre: []string{"not_there"}},
 		"ccp":     {}, "irqbypass": {},
 		"ext4":  {Need: []string{"jbd2"}, Pre: []string{"crc32c"}},
 		"jbd2":  {Pre: []string{"ext4"}}, // soft circles are fine
@@ -92,6 +92,7 @@ func TestResolve(t *testing.T) {
 	for n := range all {
 		tree.files[n] = "/m/" + n + ".ko"
 	}
+	tree.files["in_the_kernel"] = ""
 	tree.deps = func(p string) (deps, error) { return all[moduleName(p)], nil }
 	got, err := tree.resolve([]string{"kvm-amd", "ext4", "kvm"})
 	if err != nil {
