@@ -30,6 +30,7 @@ const (
 	CapImmediateExit          Cap = 136 // KVM_CAP_IMMEDIATE_EXIT
 	CapExitOnEmulationFailure Cap = 204 // KVM_CAP_EXIT_ON_EMULATION_FAILURE
 	CapXsave2                 Cap = 208 // KVM_CAP_XSAVE2
+	CapPreFaultMemory         Cap = 236 // KVM_CAP_PRE_FAULT_MEMORY, Linux 6.11
 )
 
 // ExitReason is a KVM_EXIT_ number.
@@ -112,6 +113,7 @@ const (
 	kvmSetXCRS             = 0x4188aea7 // KVM_SET_XCRS
 	kvmKVMClockCtrl        = 0xaead     // KVM_KVMCLOCK_CTRL
 	kvmGetXsave2           = 0x9000aecf // KVM_GET_XSAVE2
+	kvmPreFaultMemory      = 0xc040aed5 // KVM_PRE_FAULT_MEMORY
 )
 
 // Flags and small numbers, with the names of <linux/kvm.h>.

@@ -136,6 +136,7 @@ var Requirements = []Requirement{
 	{CapVCPUEvents, "KVM_CAP_VCPU_EVENTS", "snapshot", false},
 	{CapDebugRegs, "KVM_CAP_DEBUGREGS", "snapshot", false},
 	{CapAdjustClock, "KVM_CAP_ADJUST_CLOCK", "snapshot", false},
+	{CapPreFaultMemory, "KVM_CAP_PRE_FAULT_MEMORY", "a start from a template with fewer exits", false},
 }
 
 // Missing returns the requirements that this KVM does not meet.

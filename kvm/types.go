@@ -216,6 +216,14 @@ type enableCap struct {
 	_     [64]uint8
 }
 
+// preFaultMemory is struct kvm_pre_fault_memory.
+type preFaultMemory struct {
+	GPA   uint64
+	Size  uint64
+	Flags uint64
+	_     [5]uint64
+}
+
 // cpuid2 is struct kvm_cpuid2 with the largest table.
 type cpuid2 struct {
 	Nent    uint32

@@ -104,6 +104,20 @@ func (c *VCPU) SetSregs(s *Sregs) error {
 	return err
 }
 
+// PreFault maps size bytes of guest memory at addr, both multiples of a page, as if the
+// guest had read them: it will not exit there. A page that the host's process may write to at
+// once is mapped for writing. Preconditions: CapPreFaultMemory, and the memory is in a slot; the
+// control registers are those that the guest begins with.
+func (c *VCPU) PreFault(addr, size uint64) error {
+	arg := preFaultMemory{GPA: addr, Size: size}
+	for arg.Size > 0 { // KVM counts it down, and may stop early
+		if _, err := ioctlPtr(c.fd, "KVM_PRE_FAULT_MEMORY", kvmPreFaultMemory, &arg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Xsave reads the FPU state into x. States larger than 4 KiB (AMX) do not fit
 // and are refused by KVM.
 func (c *VCPU) Xsave(x *Xsave) error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/lucid-containers/lucid/internal/guestmem"
 	"github.com/lucid-containers/lucid/kvm"
 	"github.com/lucid-containers/lucid/vmm/assist"
 )
@@ -185,6 +186,29 @@ func (vm *VM) restoreTSCKHz(cpu *kvm.VCPU, saved uint32) error {
 	}
 	if err := cpu.SetTSCKHz(int(saved)); err != nil {
 		return fmt.Errorf("the saved VM's TSC ran at %d kHz, this CPU's runs at %d: %w", saved, now, err)
+	}
+	return nil
+}
+
+// PreFault maps parts of the RAM for the guest before it runs, where KVM can (Linux 6.11): a
+// nested page fault less for each page that it will touch. They are places in the file from which the
+// Memory was made, which has no hole. An error costs time only. Preconditions: New has returned and
+// Run was not called.
+func (vm *VM) PreFault(parts []guestmem.Extent) error {
+	if vm.sys.CheckExtension(kvm.CapPreFaultMemory) == 0 {
+		return nil
+	}
+	for _, p := range parts {
+		begin := uint64(0) // of the region, in the file
+		for _, r := range vm.cfg.Memory.Regions() {
+			end := begin + uint64(len(r.Host))
+			if from, to := max(p.Off, begin), min(p.Off+p.Len, end); from < to {
+				if err := vm.vcpus[0].cpu.PreFault(r.Addr+from-begin, to-from); err != nil {
+					return err
+				}
+			}
+			begin = end
+		}
 	}
 	return nil
 }

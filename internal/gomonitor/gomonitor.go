@@ -12,9 +12,10 @@ import (
 
 const tasks = "/proc/self/task"
 
-// slack is by how much the monitor's sleeps may be late, in nanoseconds: four times the
-// longest that it asks for.
-const slack = "40000000"
+// slack is by how much the monitor's sleeps may be late, in nanoseconds: ten times the
+// longest that it asks for. Each time that it wakes it also has the vCPU's goroutine, which has been
+// in KVM_RUN since, look for others to run, and another thread too (docs/vmm.md).
+const slack = "100000000"
 
 // Quiet lets the monitor sleep longer than it asks for (timer slack, proc(5)).
 // Whenever the process has been idle it sleeps 20 µs fifty times in a row, and a vCPU in

@@ -17,6 +17,8 @@ const (
 	MaxExtents = 1024
 	// mergeGap is the smallest run of zero pages that is worth a mapping of its own.
 	mergeGap = 16 * PageSize
+	// maxApart bounds the mappings that Apart makes, likewise.
+	maxApart = 1 << 14
 	// saveStep is how much is looked at, and at most written, at once.
 	saveStep = 1 << 20
 )
@@ -62,12 +64,7 @@ func savePart(f *os.File, off uint64, p []byte, all []Extent) ([]Extent, error) 
 		if _, err := f.WriteAt(p[i:end], int64(off)+int64(i)); err != nil {
 			return nil, err
 		}
-		e := Extent{Off: off + uint64(i), Len: uint64(end - i)}
-		if n := len(all); n > 0 && all[n-1].Off+all[n-1].Len == e.Off {
-			all[n-1].Len += e.Len
-		} else {
-			all = append(all, e)
-		}
+		all = appendPart(all, Extent{Off: off + uint64(i), Len: uint64(end - i)})
 		i = end
 	}
 	return all, nil
@@ -143,48 +140,68 @@ func Map(f *os.File, size, total uint64, extents []Extent) (*Memory, error) {
 	return m, nil
 }
 
-// Written returns the pages of a RAM that Map made which were written since, but
-// for those that hold zeros. Nobody writes to the RAM meanwhile. It is
-// how the maker of a file learns what everybody who maps it will write too.
-func (m *Memory) Written() ([]Extent, error) {
+// Apart has Touched tell the pages that are touched from now on from those next to
+// them, which Linux maps along with one that is read (fault-around): not beyond a mapping, so
+// each page becomes one. It is for RAM that Map made of these extents, and only the first maxApart pages.
+func (m *Memory) Apart(extents []Extent) {
+	left := maxApart
+	for _, e := range extents {
+		for off := e.Off + PageSize; off < e.Off+e.Len && left > 0; off += 2 * PageSize {
+			// Any difference between neighbours keeps them apart; nobody dumps this process.
+			_ = unix.Madvise(m.ram[off:off+PageSize], unix.MADV_DONTDUMP)
+			left -= 2
+		}
+	}
+}
+
+// Touched returns the pages of a RAM that Map made which were read or written since,
+// and those of them that were written. Nobody uses the RAM meanwhile. It is
+// how the maker of a file learns what everybody who maps it will touch.
+func (m *Memory) Touched() (touched, written []Extent, err error) {
 	f, err := os.Open("/proc/self/pagemap")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
-	var out []Extent
 	buf := make([]byte, pagemapEntry*512)
 	for off := uint64(0); off < m.size; {
 		n := min(uint64(len(buf)/pagemapEntry), (m.size-off)/PageSize)
 		at := (uint64(hostAddr(m.ram)) + off) / PageSize * pagemapEntry
 		if _, err := f.ReadAt(buf[:n*pagemapEntry], int64(at)); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for i := range n {
 			e := binary.NativeEndian.Uint64(buf[i*pagemapEntry:])
-			if e&pagemapPresent == 0 || e&pagemapFile != 0 {
-				continue // untouched, or the file's
+			if e&pagemapPresent == 0 {
+				continue
 			}
 			page := Extent{Off: off + i*PageSize, Len: PageSize}
-			if isZero(m.ram[page.Off : page.Off+PageSize]) {
-				continue // the kernel's page of zeros, which was only read
-			}
-			if k := len(out); k > 0 && out[k-1].Off+out[k-1].Len == page.Off {
-				out[k-1].Len += PageSize
-			} else {
-				out = append(out, page)
+			touched = appendPart(touched, page)
+			// Neither the file's nor the page of zeros that all processes read.
+			if e&pagemapFile == 0 && e&pagemapExclusive != 0 {
+				written = appendPart(written, page)
 			}
 		}
 		off += n * PageSize
 	}
-	return out, nil
+	return touched, written, nil
+}
+
+// appendPart adds a part behind all others.
+func appendPart(all []Extent, e Extent) []Extent {
+	if n := len(all); n > 0 && all[n-1].Off+all[n-1].Len == e.Off {
+		all[n-1].Len += e.Len
+		return all
+	}
+	return append(all, e)
 }
 
 // Documentation/admin-guide/mm/pagemap.rst.
 const (
-	pagemapEntry   = 8
-	pagemapPresent = 1 << 63
-	pagemapFile    = 1 << 61 // file-mapped or shared anonymous
+	pagemapEntry     = 8
+	pagemapPresent   = 1 << 63
+	pagemapFile      = 1 << 61 // file-mapped or shared anonymous
+	pagemapExclusive = 1 << 56 // mapped by nobody else
 )
 
 // Prefetch makes pages the RAM's own before the guest touches them: a copy in one

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -194,33 +195,45 @@ func TestMapRefuses(t *testing.T) {
 	}
 }
 
-// TestWritten: what a clone has written is known, and prefetching it for the next
-// one makes those pages its own and no others.
-func TestWritten(t *testing.T) {
+var read byte // what the compiler may not leave out
+
+// TestTouched: which pages a clone has read and written is known, and no others, and
+// prefetching those that it wrote makes them the next one's own and no others.
+func TestTouched(t *testing.T) {
 	const size = 4 << 20
-	path, m, extents := saved(t, size, 3, 4, 5, 700)
-	clone := mapped(t, path, size, extents)
-	if !bytes.Equal(clone.ram, m.ram) { // every page is read
+	path, m, extents := saved(t, size, 3, 4, 5, 6, 700)
+	all := mapped(t, path, size, extents)
+	if !bytes.Equal(all.ram, m.ram) { // every page is read
 		t.Error("the map differs from what was saved")
 	}
-	if w, err := clone.Written(); err != nil || len(w) != 0 {
-		t.Errorf("written by reading: %v, %v", w, err)
+	if touched, written, err := all.Touched(); err != nil || len(written) != 0 || !slices.Equal(touched, []Extent{{0, size}}) {
+		t.Errorf("by reading: touched %v, written %v, %v", touched, written, err)
 	}
-	other := mapped(t, path, size, extents)
-	other.ram[4*PageSize] = 1
-	other.ram[900*PageSize] = 1
-	want := []Extent{{4 * PageSize, PageSize}, {900 * PageSize, PageSize}}
-	got, err := other.Written()
+	pages := func(at ...uint64) (out []Extent) {
+		for _, n := range at {
+			out = append(out, Extent{n * PageSize, PageSize})
+		}
+		return out
+	}
+	clone := mapped(t, path, size, extents)
+	clone.Apart(extents)
+	read = clone.ram[6*PageSize] + clone.ram[800*PageSize] // of the file, and a hole
+	clone.ram[4*PageSize] = 1
+	clone.ram[900*PageSize] = 1
+	clone.ram[901*PageSize] = 0 // zeros, but its own
+	wantWritten := []Extent{{4 * PageSize, PageSize}, {900 * PageSize, 2 * PageSize}}
+	wantTouched := append(pages(4, 6, 800), Extent{900 * PageSize, 2 * PageSize})
+	touched, written, err := clone.Touched()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
-		t.Errorf("written %v, want %v", got, want)
+	if !slices.Equal(touched, wantTouched) || !slices.Equal(written, wantWritten) {
+		t.Errorf("touched %v, want %v; written %v, want %v", touched, wantTouched, written, wantWritten)
 	}
 	next := mapped(t, path, size, extents)
-	next.Prefetch(append(got, Extent{size, PageSize}, Extent{0, ^uint64(0)}))
-	if got, err := next.Written(); err != nil || len(got) != 1 || got[0] != want[0] {
-		t.Errorf("prefetched %v, %v", got, err) // the other one is zero
+	next.Prefetch(append(written, Extent{size, PageSize}, Extent{0, ^uint64(0)}))
+	if touched, written, err := next.Touched(); err != nil || !slices.Equal(written, wantWritten) || !slices.Equal(touched, written) {
+		t.Errorf("prefetched: touched %v, written %v, %v", touched, written, err)
 	}
 	if !bytes.Equal(next.ram, m.ram) {
 		t.Error("the map differs from what was saved")

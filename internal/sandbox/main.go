@@ -29,7 +29,7 @@ const (
 	// containerd reports when it knows nothing.
 	failed = 255
 
-	// settled is when a start is over on hardware, settledLate on a KVM that interprets.
+	// settled is when a start is over on hardware, at the earliest; settledLate on a KVM that interprets.
 	settled, settledLate = time.Second, 10 * time.Second
 
 	consoleLog = "console.log"
@@ -94,17 +94,19 @@ func Main(child *control.Child, log *slog.Logger) int {
 }
 
 // routineSettled writes down where the time went and tidies up when the container
-// has been running for a moment, and tidies up once more for slow hosts.
+// has been running for a moment, and tidies up once more for slow hosts. The moment
+// is longer where the guest took long until it was created: it will be as slow with what its program does first.
 func (s *sandbox) routineSettled() {
+	moment := max(settled, 2*s.times.sinceSpawn())
 	select {
 	case <-s.c.started:
-	case <-time.After(settled): // created and not started: it may stay so for long
+	case <-time.After(moment): // created and not started: it may stay so for long
 		gomonitor.Release()
 		s.writeTimeline()
 		trim()
 		<-s.c.started
 	}
-	time.Sleep(settled)
+	time.Sleep(moment)
 	gomonitor.Release()
 	s.writeTimeline()
 	trim()

@@ -26,7 +26,8 @@ type saved struct {
 	vm        *vmm.State
 	devices   []savedDevice
 	extents   []guestmem.Extent // of the memory file
-	hot       []guestmem.Extent // what every clone writes at its start
+	touched   []guestmem.Extent // what every clone reads or writes at its start
+	hot       []guestmem.Extent // what it writes
 }
 
 type savedDevice struct {
@@ -70,7 +71,7 @@ func (s *saved) encode() []byte {
 		w.String(d.name)
 		d.state.Encode(&w)
 	}
-	for _, list := range [][]guestmem.Extent{s.extents, s.hot} {
+	for _, list := range [][]guestmem.Extent{s.extents, s.touched, s.hot} {
 		w.U32(uint32(len(list)))
 		for _, e := range list {
 			w.Struct(e)
@@ -90,7 +91,7 @@ func decodeSaved(r *vmstate.Reader) (*saved, error) {
 	for i := range s.devices {
 		s.devices[i] = savedDevice{r.String(maxName), mmio.Decode(r)}
 	}
-	for _, list := range []*[]guestmem.Extent{&s.extents, &s.hot} {
+	for _, list := range []*[]guestmem.Extent{&s.extents, &s.touched, &s.hot} {
 		*list = make([]guestmem.Extent, r.Count(guestmem.MaxExtents, extentSize))
 		for i := range *list {
 			(*list)[i] = guestmem.Extent{Off: r.U64(), Len: r.U64()}
@@ -190,6 +191,10 @@ func restoreMachine(dir string, s *saved, cfg vmm.Config, plan *oci.Plan, files 
 	}
 	m.vm = m.parts.vm
 	<-fetched
+	// After the fetch: what the guest will write is mapped for writing.
+	if err := m.parts.vm.PreFault(s.touched); err != nil {
+		log.Debug("guest memory is not mapped ahead", "error", err)
+	}
 	// After the VM: it is there to be interrupted.
 	for i, d := range m.parts.devices {
 		if err := d.t.Restore(s.devices[i].state); err != nil {

@@ -31,6 +31,7 @@ func sampleSaved() *saved {
 			{"9p", &mmio.State{Type: 9, Queues: []mmio.QueueState{}, Device: []byte{}}},
 		},
 		extents: []guestmem.Extent{{Off: 0, Len: 4096}, {Off: 1 << 20, Len: 8192}},
+		touched: []guestmem.Extent{{Off: 0, Len: 8192}},
 		hot:     []guestmem.Extent{{Off: 4096, Len: 4096}},
 	}
 	for i := range s.vm.Chips {
@@ -61,16 +62,17 @@ func TestSavedShort(t *testing.T) {
 
 func TestSavedAbsurd(t *testing.T) {
 	for name, damage := range map[string]func(s *saved){
-		"extent outside": func(s *saved) { s.extents[1].Off = 128 << 20 },
-		"extent wraps":   func(s *saved) { s.extents[1].Len = ^uint64(0) &^ 4095 },
-		"odd extent":     func(s *saved) { s.extents[0].Off = 1 },
-		"out of order":   func(s *saved) { s.extents[0], s.extents[1] = s.extents[1], s.extents[0] },
-		"hot outside":    func(s *saved) { s.hot[0].Off = 1 << 40 },
-		"odd block":      func(s *saved) { s.growth.block = 4096 },
-		"many vCPUs":     func(s *saved) { s.growth.vcpus = 9 },
-		"no memory":      func(s *saved) { s.memory = 0 },
-		"long transport": func(s *saved) { s.transport = strings.Repeat("x", 100) },
-		"long device":    func(s *saved) { s.devices[0].name = strings.Repeat("x", 100) },
+		"extent outside":  func(s *saved) { s.extents[1].Off = 128 << 20 },
+		"extent wraps":    func(s *saved) { s.extents[1].Len = ^uint64(0) &^ 4095 },
+		"odd extent":      func(s *saved) { s.extents[0].Off = 1 },
+		"out of order":    func(s *saved) { s.extents[0], s.extents[1] = s.extents[1], s.extents[0] },
+		"touched outside": func(s *saved) { s.touched[0].Off = 1 << 40 },
+		"hot outside":     func(s *saved) { s.hot[0].Off = 1 << 40 },
+		"odd block":       func(s *saved) { s.growth.block = 4096 },
+		"many vCPUs":      func(s *saved) { s.growth.vcpus = 9 },
+		"no memory":       func(s *saved) { s.memory = 0 },
+		"long transport":  func(s *saved) { s.transport = strings.Repeat("x", 100) },
+		"long device":     func(s *saved) { s.devices[0].name = strings.Repeat("x", 100) },
 	} {
 		s := sampleSaved()
 		damage(s)

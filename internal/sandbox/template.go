@@ -101,7 +101,7 @@ func (s *sandbox) makeTemplate(early *earlyVM) error {
 }
 
 // tryOut runs a first clone, which shows that the template works, and learns
-// from it which pages clones write.
+// from it which pages clones touch.
 func (s *sandbox) tryOut(ctx context.Context, state *saved, plan *oci.Plan) error {
 	first := &sandbox{
 		child: s.child, log: s.log, times: s.times, guestLog: s.guestLog, vmEnded: make(chan vmEnd, 1),
@@ -112,6 +112,7 @@ func (s *sandbox) tryOut(ctx context.Context, state *saved, plan *oci.Plan) erro
 		return err
 	}
 	first.c.vm = first.machine.vm
+	first.machine.parts.mem.Apart(state.extents)
 	ctx, lost := first.runVM(ctx)
 	defer lost(nil)
 	defer first.machine.vm.Stop()
@@ -124,11 +125,11 @@ func (s *sandbox) tryOut(ctx context.Context, state *saved, plan *oci.Plan) erro
 	if err := first.machine.vm.Pause(); err != nil {
 		return err
 	}
-	written, err := first.machine.parts.mem.Written()
+	touched, written, err := first.machine.parts.mem.Touched()
 	if err != nil {
 		return err
 	}
-	state.hot = hottest(written)
+	state.touched, state.hot = touched[:min(len(touched), guestmem.MaxExtents)], hottest(written)
 	return nil
 }
 

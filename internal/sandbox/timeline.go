@@ -27,6 +27,9 @@ func newTimeline(spawned int64) *timeline {
 	return &timeline{spawned: spawned, marks: map[string]float64{control.MarkSpawn: 0}}
 }
 
+// sinceSpawn is the age of the process.
+func (t *timeline) sinceSpawn() time.Duration { return time.Duration(control.Now() - t.spawned) }
+
 // now marks the present. The first mark of a name counts.
 func (t *timeline) now(name string) { t.at(name, time.Now()) }
 

@@ -22,7 +22,7 @@ const (
 
 // Version is the version of the format. A change of any field that is written
 // changes it.
-const Version = 2
+const Version = 3
 
 // MaxSize bounds a file: 8 vCPUs with the largest register files that Intel has
 // (AMX) take about 150 KiB.
