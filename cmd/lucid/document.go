@@ -86,9 +86,12 @@ func options(flags []cli.Flag) []option {
 // files says what kind of file a value is, in words of its placeholder.
 func (o option) files() bool { return o.value == "FILE" || o.value == "SOCKET" || o.value == "DIR" }
 
+// The commands that speak of all others.
+const completionName, manName = "completion", "man"
+
 func (a *app) completionCommand() *cli.Command {
 	return &cli.Command{
-		Name:      "completion",
+		Name:      completionName,
 		Usage:     "print a completion script",
 		ArgsUsage: "bash|zsh|fish",
 		Description: "For bash: lucid completion bash >/etc/bash_completion.d/lucid\n" +
@@ -112,7 +115,7 @@ func (a *app) completionCommand() *cli.Command {
 
 func (a *app) manCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "man",
+		Name:  manName,
 		Usage: "print the manual page, for man -l -",
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			if err := checkArgs(cmd, 0, exactly); err != nil {

@@ -105,8 +105,8 @@ func systemdCgroup(cmd *cli.Command) bool {
 func (a *app) runtime() (*runtime.Runtime, error) {
 	return runtime.New(runtime.Config{
 		Root:       a.root,
-		Sandbox:    []string{"/proc/self/exe", sandboxName},
-		StandIn:    []string{"/proc/self/exe", standInName},
+		Sandbox:    []string{runtime.OwnProgram, sandboxName},
+		StandIn:    []string{runtime.OwnProgram, standInName},
 		SandboxEnv: runtime.SandboxEnv(),
 		Templates:  a.templateDir,
 		Log:        a.log.Logger,

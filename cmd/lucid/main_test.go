@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/urfave/cli/v3"
 	"golang.org/x/sys/unix"
 
 	"github.com/lucid-containers/lucid/internal/control"
@@ -49,6 +50,21 @@ func lucid(t *testing.T, dir string, args ...string) result {
 		t.Fatal(err)
 	}
 	return result{out.String(), errs.String(), cmd.ProcessState.ExitCode()}
+}
+
+// TestCalled: the command that is named is the only one that is prepared, unless the others are spoken of.
+func TestCalled(t *testing.T) {
+	a := new(app)
+	for line, want := range map[string]string{
+		"run x": "run", "--debug --root run state x": "state", "--root=/x list": "list", "-debug kill x": "kill", "run --help": "run", "state man": "state",
+		"": "", "nosuch run": "", "--nosuch run": "", "-h run": "", "--help": "", "man": "", "completion bash": "", "--root": "", "-- run": "", "-": "",
+	} {
+		all := []*cli.Command{a.runCommand(), a.stateCommand(), a.listCommand(), a.killCommand(), a.manCommand(), a.completionCommand()}
+		got := called(append([]string{"lucid"}, strings.Fields(line)...), globalFlags(), all)
+		if one := len(got) == 1; one != (want != "") || one && got[0].Name != want || !one && len(got) != len(all) {
+			t.Errorf("%q: %d commands, the first is %s; want %q", line, len(got), got[0].Name, want)
+		}
+	}
 }
 
 // bundle makes one with lucid spec, without a terminal.

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -43,9 +42,6 @@ func Inherit() (*Child, error) {
 	}
 	return c, nil
 }
-
-// Plan decodes Launch.Plan into v.
-func (c *Child) Plan(v any) error { return json.Unmarshal(c.Launch.Plan, v) }
 
 // Orphaned starts to watch the launch socket: onLoss is called, once, if the
 // creator goes away before it has committed, or ever, if it says so (Commit).

@@ -158,8 +158,10 @@ type Pids struct {
 // Launch is the configuration of a sandbox process.
 type Launch struct {
 	ID string
-	// Plan is an oci.Plan.
-	Plan json.RawMessage
+	// Plan is an oci.Plan. Or there is Packed, the same in the form of internal/wire, for a process of the
+	// same program: the other types of a config.json take encoding/json longer than all else that it says.
+	Plan   json.RawMessage `json:",omitempty"`
+	Packed []byte          `json:",omitempty"`
 	// Kernel and Initramfs are host paths.
 	Kernel    string
 	Initramfs string

@@ -31,6 +31,7 @@ import (
 
 	"github.com/lucid-containers/lucid/internal/control"
 	"github.com/lucid-containers/lucid/internal/oci"
+	"github.com/lucid-containers/lucid/internal/wire"
 )
 
 // CreateConfig says what to create.
@@ -283,19 +284,25 @@ func (c *Container) inherited(theirs *os.File, cfg CreateConfig) ([]*os.File, er
 
 // sendLaunch sends the configuration.
 func sendLaunch(launch *os.File, c *Container, cfg CreateConfig) error {
-	plan, err := json.Marshal(cfg.Plan)
+	l := control.Launch{
+		ID: cfg.ID, Kernel: cfg.Kernel, Initramfs: cfg.Initramfs, Terminal: cfg.Terminal,
+		Debug: cfg.Debug, Profile: cfg.Profile, LogJSON: cfg.LogJSON, Spawned: c.spawned,
+		Template: cfg.template, MakeTemplate: cfg.makeTemplate,
+	}
+	if cfg.Pod != "" {
+		l.Pod = podDir(c.dir, cfg.Pod)
+	}
+	var err error
+	// The VM of a pod may be an older program's, and a shim starts what is installed when it does.
+	if l.Pod == "" && c.child.cmd.Path == OwnProgram {
+		l.Packed, err = wire.Marshal(cfg.Plan)
+	} else {
+		l.Plan, err = json.Marshal(cfg.Plan)
+	}
 	if err != nil {
 		return err
 	}
-	pod := ""
-	if cfg.Pod != "" {
-		pod = podDir(c.dir, cfg.Pod)
-	}
-	return control.Send(launch, control.Launch{
-		Pod: pod, ID: cfg.ID, Plan: plan, Kernel: cfg.Kernel, Initramfs: cfg.Initramfs, Terminal: cfg.Terminal,
-		Debug: cfg.Debug, Profile: cfg.Profile, LogJSON: cfg.LogJSON, Spawned: c.spawned,
-		Template: cfg.template, MakeTemplate: cfg.makeTemplate,
-	})
+	return control.Send(launch, l)
 }
 
 // handshake sends the configuration and waits for the sandbox's word.

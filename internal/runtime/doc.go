@@ -42,7 +42,7 @@
 // Runtime and Container are safe for concurrent use, also from several
 // processes. The smallest use:
 //
-//	r, err := runtime.New(runtime.Config{Root: "/run/lucid", Sandbox: []string{"/proc/self/exe", "sandbox"}})
+//	r, err := runtime.New(runtime.Config{Root: "/run/lucid", Sandbox: []string{runtime.OwnProgram, "sandbox"}})
 //	c, err := r.Create(ctx, runtime.CreateConfig{...})
 //	err = c.Start(ctx)
 //	status := c.Wait()

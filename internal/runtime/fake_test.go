@@ -22,6 +22,7 @@ import (
 	"github.com/lucid-containers/lucid/internal/control"
 	"github.com/lucid-containers/lucid/internal/oci"
 	"github.com/lucid-containers/lucid/internal/runtime"
+	"github.com/lucid-containers/lucid/internal/wire"
 )
 
 // The fake sandbox process is this test binary. It keeps to the protocol of
@@ -80,7 +81,7 @@ func fakeMain() int {
 	}
 	child.Orphaned(func() { os.Exit(1) })
 	var plan oci.Plan
-	if err := child.Plan(&plan); err != nil {
+	if err := wire.Unmarshal(child.Launch.Packed, &plan); err != nil {
 		return 1
 	}
 	f := &fake{behave: plan.VM.KernelParams, state: control.StateCreated, gone: make(chan struct{})}

@@ -29,6 +29,9 @@ type Config struct {
 	Log *slog.Logger
 }
 
+// OwnProgram as the first word of Config.Sandbox is the calling program: both are of one build for sure.
+const OwnProgram = "/proc/self/exe"
+
 // Hidden commands of the program lucid, for Config.
 const (
 	SandboxCommand = "sandbox"

@@ -13,7 +13,6 @@ import (
 
 	"github.com/lucid-containers/lucid/internal/control"
 	"github.com/lucid-containers/lucid/internal/gomonitor"
-	"github.com/lucid-containers/lucid/internal/oci"
 	"github.com/lucid-containers/lucid/internal/wire"
 	"github.com/lucid-containers/lucid/vmm"
 )
@@ -120,16 +119,15 @@ func (s *sandbox) create(early *earlyVM) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	var plan oci.Plan
-	if err := s.child.Plan(&plan); err != nil {
-		return fmt.Errorf("plan: %w", err)
+	plan, err := planOf(&s.child.Launch)
+	if err != nil {
+		return err
 	}
-	s.c = newContainer(s.child.Launch.ID, &plan, s.times, s.log)
+	s.c = newContainer(s.child.Launch.ID, plan, s.times, s.log)
 	if err := s.listen(); err != nil {
 		return err
 	}
-	var err error
-	if s.machine, err = newMachine(early, &s.child.Launch, &plan, s.guestLog, s.log); err != nil {
+	if s.machine, err = newMachine(early, &s.child.Launch, plan, s.guestLog, s.log); err != nil {
 		return err
 	}
 	s.c.vm = s.machine.vm

@@ -55,9 +55,9 @@ func (s *sandbox) makeTemplate(early *earlyVM) error {
 		return os.NewSyscallError("prctl", err)
 	}
 	launch := &s.child.Launch
-	var whole oci.Plan
-	if err := s.child.Plan(&whole); err != nil {
-		return fmt.Errorf("plan: %w", err)
+	whole, err := planOf(launch)
+	if err != nil {
+		return err
 	}
 	plan, err := rehearsal(whole.VM)
 	if err != nil {

@@ -97,7 +97,7 @@ func sandboxMain() int {
 	}
 	child.Orphaned(func() { os.Exit(1) })
 	var plan oci.Plan
-	if err := child.Plan(&plan); err != nil {
+	if err := json.Unmarshal(child.Launch.Plan, &plan); err != nil {
 		return 1
 	}
 	args := []string{"sleep"}

@@ -49,8 +49,10 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, dir: dir, bundle: filepath.Join(dir, "bundle"), exited: make(chan struct{}), log: &text{}}
 	w.daemon = newDaemon(t, filepath.Join(dir, "ttrpc"))
 	log := slog.New(slog.NewTextHandler(w.log, nil))
+	program, err := os.Executable() // by its path, as the shim calls lucid
+	must(t, err)
 	rt, err := runtime.New(runtime.Config{
-		Root: filepath.Join(dir, "state"), Sandbox: []string{"/proc/self/exe", fakeSandbox}, Templates: filepath.Join(dir, "templates"), StandIn: []string{"/proc/self/exe", fakeStandIn}, Log: log,
+		Root: filepath.Join(dir, "state"), Sandbox: []string{program, fakeSandbox}, Templates: filepath.Join(dir, "templates"), StandIn: []string{"/proc/self/exe", fakeStandIn}, Log: log,
 	})
 	must(t, err)
 	w.rt = rt
