@@ -34,19 +34,23 @@ func missing(what, install string) error {
 }
 
 // findKernel returns the kernel to boot: choice is a package name, the path of
-// a .deb, or empty for the one linux-image-amd64 depends on. The package is
+// a .deb, or empty for linux-image-amd64. A name that apt follows to another, as that one, is
+// good for what it was at its first use. The package is
 // fetched by apt-get and unpacked, never installed.
 func findKernel(cache, choice string) (*kernel, error) {
 	if strings.HasSuffix(choice, ".deb") {
 		return cachedKernel(cache, choice, func(string) (string, error) { return filepath.Abs(choice) })
 	}
 	if choice == "" {
-		// A name that was found before is good for ever: two runs compare
+		choice = "linux-image-amd64"
+	}
+	if metaName.MatchString(choice) {
+		// What was found before is good for ever: two runs compare
 		// only if they boot the same kernel. Delete the cache to renew it.
-		link := filepath.Join(cache, "default-kernel")
+		link := filepath.Join(cache, choice)
 		b, err := os.ReadFile(link)
 		if err != nil {
-			name, err := defaultPackage()
+			name, err := realPackage(choice)
 			if err != nil {
 				return nil, err
 			}
@@ -63,17 +67,21 @@ func findKernel(cache, choice string) (*kernel, error) {
 	return cachedKernel(cache, choice, func(tmp string) (string, error) { return download(tmp, choice) })
 }
 
-var imageName = regexp.MustCompile(`linux-image-[0-9][^ \n]*-amd64`)
+var (
+	metaName  = regexp.MustCompile(`^linux-image(-[0-9.]+)?-amd64$`)
+	imageName = regexp.MustCompile(`linux-image-[0-9][^ \n]*[-+][^ \n]*-amd64`)
+)
 
-// defaultPackage asks apt which package linux-image-amd64 stands for.
-func defaultPackage() (string, error) {
+// realPackage asks apt which package a meta-package stands for.
+func realPackage(meta string) (string, error) {
 	if _, err := exec.LookPath("apt-cache"); err != nil {
 		return "", fmt.Errorf("%w: no apt-cache here; give a Debian generic kernel package with LAB_KERNEL=FILE.deb", errMissing)
 	}
-	out, err := exec.Command("apt-cache", "depends", "linux-image-amd64").Output()
-	name := imageName.FindString(string(out))
+	out, err := exec.Command("apt-cache", "depends", meta).Output()
+	_, depends, _ := strings.Cut(string(out), "Depends:")
+	name := imageName.FindString(depends)
 	if err != nil || name == "" {
-		return "", fmt.Errorf("%w: apt knows no linux-image-amd64 (apt-get update), or give LAB_KERNEL=FILE.deb", errMissing)
+		return "", fmt.Errorf("%w: apt knows no %s (apt-get update), or give LAB_KERNEL=FILE.deb", errMissing, meta)
 	}
 	return name, nil
 }
