@@ -159,30 +159,19 @@ func memoryOf(pids []int) (private, pss float64, err error) {
 	return float64(kb[0]+kb[1]) / 1024, float64(kb[2]) / 1024, nil
 }
 
-// idleCPU is what the processes use, in ms of CPU per second, from schedstat (nanoseconds): clock ticks are too coarse.
+// idleCPU is what the processes use, in ms of CPU per second.
 func idleCPU(ctx context.Context, pids []int) (float64, error) {
-	sum := func() (ns uint64, err error) {
+	all := func() (ns uint64, err error) {
 		for _, pid := range pids {
-			tasks, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task", "*", "schedstat"))
+			times, err := threadTimes(pid)
 			if err != nil {
 				return 0, err
 			}
-			for _, t := range tasks {
-				data, err := os.ReadFile(t)
-				if err != nil {
-					continue // a thread that has ended
-				}
-				first, _, _ := strings.Cut(string(data), " ")
-				v, err := strconv.ParseUint(first, 10, 64)
-				if err != nil {
-					return 0, err
-				}
-				ns += v
-			}
+			ns += sum(times)
 		}
 		return ns, nil
 	}
-	a, err := sum()
+	a, err := all()
 	if err != nil {
 		return 0, err
 	}
@@ -192,7 +181,7 @@ func idleCPU(ctx context.Context, pids []int) (float64, error) {
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
-	b, err := sum()
+	b, err := all()
 	if err != nil || b < a {
 		return 0, err
 	}
