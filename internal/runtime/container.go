@@ -166,18 +166,15 @@ func stateOf(rec *record, status Status) State {
 
 // Start releases the process of a created container.
 func (c *Container) Start() error {
-	status, err := c.Status()
-	if err != nil {
+	// As in look, but for the status: what is asked for here is refused where it is known.
+	rec, err := readRecord(c.dir)
+	switch {
+	case err != nil:
 		return err
-	}
-	switch status {
-	case Created:
-	case Running:
-		return ErrStartRunning
-	case Stopped:
+	case !alive(c.dir):
 		return ErrStartStopped
-	default:
-		return fmt.Errorf(textStartOther, status)
+	case !rec.Committed:
+		return fmt.Errorf(textStartOther, Creating)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
@@ -187,6 +184,8 @@ func (c *Container) Start() error {
 			switch ce.Kind {
 			case control.KindRunning:
 				return ErrStartRunning
+			case control.KindPaused:
+				return fmt.Errorf(textStartOther, Paused)
 			case control.KindNotRunning:
 				return ErrStartStopped
 			}

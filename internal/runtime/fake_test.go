@@ -144,6 +144,8 @@ func (f *fake) Control(ctx context.Context, method string, params json.RawMessag
 		switch f.state {
 		case control.StateRunning:
 			return nil, &control.Error{Kind: control.KindRunning}
+		case control.StatePaused:
+			return nil, &control.Error{Kind: control.KindPaused}
 		case control.StateStopped:
 			return nil, &control.Error{Kind: control.KindNotRunning}
 		}

@@ -234,12 +234,12 @@ func printable(s string) string {
 func (c *container) start(ctx context.Context) error {
 	c.mu.Lock()
 	switch {
-	case c.state == control.StateRunning:
-		c.mu.Unlock()
-		return &control.Error{Kind: control.KindRunning, Message: "the container is running"}
 	case c.isPaused():
 		c.mu.Unlock()
 		return errPaused
+	case c.state == control.StateRunning:
+		c.mu.Unlock()
+		return &control.Error{Kind: control.KindRunning, Message: "the container is running"}
 	case c.state != control.StateCreated || c.exiting:
 		c.mu.Unlock()
 		return &control.Error{Kind: control.KindNotRunning, Message: "the container has stopped"}

@@ -217,6 +217,9 @@ func (m *machine) Control(ctx context.Context, method string, params json.RawMes
 	case control.MethodStatus:
 		return control.Status{State: state}, nil
 	case control.MethodStart:
+		if state == control.StateRunning {
+			return nil, &control.Error{Kind: control.KindRunning}
+		}
 		m.setState(control.StateRunning)
 		go func() {
 			if m.args[0] == "eat" {
