@@ -29,6 +29,11 @@ var controllers = []string{"+cpu", "+memory", "+pids", "+cpuset"}
 // tasks that it can have. Go ends a program that cannot get a thread.
 const reservedTasks = 64
 
+// restful are settings with which a kernel that has nothing to do wakes up once in some seconds and not four
+// times a second: no compaction of memory before somebody needs it, for there are no huge pages, and counters of memory
+// that are summed up once in 10 s.
+var restful = []struct{ name, value string }{{"vm/compaction_proactiveness", "0"}, {"vm/stat_interval", "10"}}
+
 // Prepare makes what containers need and the hello did not.
 func Prepare() error {
 	if err := detachRoot(); err != nil {
@@ -48,6 +53,9 @@ func Prepare() error {
 	}
 	enableControllers(CgroupDir)
 	limitTasks()
+	for _, s := range restful {
+		_ = kernfile.Write("/proc/sys/"+s.name, s.value) // a kernel without it does not wake up for it
+	}
 	// Containers' processes share the agent's memory until they exec; they
 	// may not look at it.
 	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
