@@ -2,6 +2,7 @@ package kvm
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 
@@ -110,9 +111,12 @@ func (c *VCPU) SetSregs(s *Sregs) error {
 // control registers are those that the guest begins with.
 func (c *VCPU) PreFault(addr, size uint64) error {
 	arg := preFaultMemory{GPA: addr, Size: size}
-	for arg.Size > 0 { // KVM counts it down, and may stop early
+	for left := arg.Size; left > 0; left = arg.Size { // KVM counts it down, and may stop early
 		if _, err := ioctlPtr(c.fd, "KVM_PRE_FAULT_MEMORY", kvmPreFaultMemory, &arg); err != nil {
 			return err
+		}
+		if arg.Size >= left {
+			return fmt.Errorf("KVM_PRE_FAULT_MEMORY: no progress at %#x", arg.GPA)
 		}
 	}
 	return nil
