@@ -22,7 +22,8 @@ const slack = "100000000"
 // KVM_RUN counts as idle: for a start that takes a second these are thousands of wake-ups
 // that find nothing to do. What it is there for comes so much later: it takes the right to run
 // goroutines away from a thread whose system call blocks while others wait. So the process
-// should have one more of these rights (GOMAXPROCS) than vCPUs, until Release.
+// should have two more of these rights (GOMAXPROCS) than vCPUs, until Release: for
+// a read of stdin, and for the rest.
 //
 // The runtime starts the monitor before anything else, so it is the second thread.
 // Threads that the monitor starts inherit the slack. Errors cost time only.

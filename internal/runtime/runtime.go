@@ -47,9 +47,9 @@ func SandboxEnv() []string {
 	return []string{"GOGC=off", "GOMEMLIMIT=24MiB", maxProcs(1)}
 }
 
-// maxProcs leaves one goroutine at work where all vCPUs are in the guest: package
-// gomonitor wants that.
-func maxProcs(vcpus int) string { return "GOMAXPROCS=" + strconv.Itoa(vcpus+1) }
+// maxProcs leaves one goroutine at work where all vCPUs are in the guest and the container's
+// stdin is being read, a call that holds up its thread: package gomonitor wants that.
+func maxProcs(vcpus int) string { return "GOMAXPROCS=" + strconv.Itoa(vcpus+2) }
 
 // Runtime keeps containers under one root directory.
 type Runtime struct {
