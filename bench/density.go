@@ -55,8 +55,9 @@ func runscProcesses(id string) (pids []int, err error) {
 	return pids, err
 }
 
-// idleFor is how long idle containers are watched.
-const idleFor = 10 * time.Second
+// idleFor is how long idle containers are watched, idleAfter how long after the last start: lucid tidies up ten
+// seconds after one for the last time.
+const idleFor, idleAfter = 10 * time.Second, 12 * time.Second
 
 // density adds idle containers one by one and watches what the host has left.
 func density(ctx context.Context, w *World) ([]Result, error) {
@@ -137,6 +138,11 @@ func dense(ctx context.Context, w *World, c *collector, s keeper, n int) error {
 		c.add(r, private)
 		r.Metric = "proportional memory (PSS) of its host process"
 		c.add(r, pss)
+	}
+	select {
+	case <-time.After(idleAfter):
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	used, err := idleCPU(ctx, slices.Concat(all...))
 	c.add(Result{Subject: s.name(), Metric: "idle CPU of one container", Unit: "ms/s", Better: Less}, used/float64(len(stops)))
