@@ -28,8 +28,9 @@ const (
 	// containerd reports when it knows nothing.
 	failed = 255
 
-	// settled is when a start is over on hardware, at the earliest; settledLate on a KVM that interprets.
-	settled, settledLate = time.Second, 10 * time.Second
+	// settled is when a start is over on hardware, settledSlow at the latest on a KVM that interprets. After
+	// settledLate that is so on a busy one too.
+	settled, settledSlow, settledLate = time.Second, 3 * time.Second, 10 * time.Second
 
 	consoleLog = "console.log"
 )
@@ -96,7 +97,7 @@ func Main(child *control.Child, log *slog.Logger) int {
 // has been running for a moment, and tidies up once more for slow hosts. The moment
 // is longer where the guest took long until it was created: it will be as slow with what its program does first.
 func (s *sandbox) routineSettled() {
-	moment := max(settled, 2*s.times.sinceSpawn())
+	moment := min(max(settled, 2*s.times.sinceSpawn()), settledSlow)
 	select {
 	case <-s.c.started:
 	case <-time.After(moment): // created and not started: it may stay so for long
