@@ -90,15 +90,9 @@ func (c *Container) Status() (Status, error) {
 
 // look reads the record and asks for the status.
 func (c *Container) look() (*record, Status, error) {
-	rec, err := readRecord(c.dir)
-	if err != nil {
-		return nil, "", err
-	}
-	switch {
-	case !alive(c.dir):
-		return rec, Stopped, nil
-	case !rec.Committed:
-		return rec, Creating, nil
+	rec, status, err := c.known()
+	if err != nil || status != "" {
+		return rec, status, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()
@@ -114,6 +108,21 @@ func (c *Container) look() (*record, Status, error) {
 	default:
 		return rec, Created, nil
 	}
+}
+
+// known reads the record and says where the container stands, or nothing if only its
+// sandbox process can say that.
+func (c *Container) known() (*record, Status, error) {
+	rec, err := readRecord(c.dir)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case !alive(c.dir):
+		return rec, Stopped, nil
+	case !rec.Committed:
+		return rec, Creating, nil
+	}
+	return rec, "", nil
 }
 
 func statusOf(s control.State) Status {
@@ -166,15 +175,14 @@ func stateOf(rec *record, status Status) State {
 
 // Start releases the process of a created container.
 func (c *Container) Start() error {
-	// As in look, but for the status: what is asked for here is refused where it is known.
-	rec, err := readRecord(c.dir)
+	_, status, err := c.known() // what else there is to refuse, the sandbox refuses
 	switch {
 	case err != nil:
 		return err
-	case !alive(c.dir):
+	case status == Stopped:
 		return ErrStartStopped
-	case !rec.Committed:
-		return fmt.Errorf(textStartOther, Creating)
+	case status != "":
+		return fmt.Errorf(textStartOther, status)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
